@@ -1,0 +1,98 @@
+/* Attention: owns the attention sublayer, from the normed input to the output projection.
+ *
+ * An instance serves one layer. It declares its weights, says how many bytes it must save between
+ * forward and backward, and composes the device's ops or launches its own kernels on the native
+ * stream. No call allocates, synchronises or reads device data on the host. */
+#ifndef FAIRWAY_ATTENTION_H
+#define FAIRWAY_ATTENTION_H
+
+#include "host.h"
+#include "ops.h"
+#include "weight.h"
+
+FW_BEGIN_DECLS
+
+typedef struct fw_attention_shape {
+    uint32_t struct_size;
+    int32_t layer; /* 0 .. layers-1 */
+    int32_t layers;
+    uint32_t reserved;
+    int64_t width;          /* C */
+    int64_t max_batch;      /* largest B of any call */
+    int64_t max_tokens;     /* largest T of any call, and length of rotation tables */
+    int64_t rope_reference; /* sequence length that an adaptive rotation base refers to */
+} fw_attention_shape;
+
+typedef enum fw_phase { FW_TRAIN = 1, FW_INFER = 2, FW_CALIBRATE = 3 } fw_phase;
+
+/* What the host must provide for calls of up to B x T. */
+typedef struct fw_attention_plan {
+    uint32_t struct_size;
+    uint32_t reserved;
+    size_t saved_bytes;   /* kept from forward to backward, per layer; 0 outside FW_TRAIN */
+    size_t scratch_bytes; /* free between calls, shared by all layers */
+    int64_t value_width;  /* columns of value_add; 0 when it cannot take one */
+} fw_attention_plan;
+
+/* One forward or backward call. Tensors are views of device memory, owned by the host. */
+typedef struct fw_attention_call {
+    uint32_t struct_size;
+    uint32_t phase;          /* fw_phase */
+    int64_t batch, tokens;   /* B, T */
+    int64_t position_offset; /* position of the first token of each sequence */
+    int64_t window;          /* sliding attention window in tokens; 0: all */
+    uint32_t accumulate;     /* gradients of weights: 1 adds, 0 overwrites */
+    uint32_t n_weights;
+    const fw_tensor *weights; /* compute copies in the order of declaration; never kept */
+    const fw_tensor *grads;   /* F32, same order; NULL in forward */
+    fw_tensor input;          /* [B*T, C] normed, compute */
+    fw_tensor output;         /* [B*T, C] forward: overwritten */
+    fw_tensor value_add;      /* [B*T, value_width] added to V, or absent */
+    fw_tensor d_output;       /* [B*T, C] backward: input */
+    fw_tensor d_input;        /* [B*T, C] backward: overwritten; may not alias d_output */
+    fw_tensor d_value_add;    /* backward: overwritten when value_add is present */
+    fw_tensor cu_seqlens;     /* I32 [B, n+1] document starts, or absent */
+    void *saved;
+    void *scratch;
+    /* FW_CALIBRATE: tell the host the input rows of linear layer `weight` (index of declaration).
+     */
+    void (*observe)(void *context, uint32_t weight, const fw_tensor *rows);
+    void *observe_context;
+} fw_attention_call;
+
+typedef struct fw_attention {
+    uint32_t struct_size;
+    uint32_t reserved;
+
+    /* E_CONFIG: heads that do not divide the width, and the like; E_UNSUPPORTED: the device
+     * refuses. */
+    fw_status (*create)(const fw_host *host, const fw_value *values,
+                        const fw_attention_shape *shape, void **self, fw_error *error);
+    void (*destroy)(void *self);
+
+    /* Number of weights; weight(i) fills name ("wq"), shape, role, init, init_value, pack_group. */
+    uint32_t (*n_weights)(void *self);
+    void (*weight)(void *self, uint32_t index, fw_weight *weight);
+
+    fw_status (*plan)(void *self, uint32_t phase, int64_t batch, int64_t tokens,
+                      fw_attention_plan *plan, fw_error *error);
+    fw_status (*forward)(void *self, const fw_attention_call *call, fw_error *error);
+    fw_status (*backward)(void *self, const fw_attention_call *call, fw_error *error);
+
+    /* Floating-point operations of one forward call, multiply-add counted as two, causal half only.
+     */
+    double (*forward_flops)(void *self, int64_t batch, int64_t tokens);
+
+    /* Optional, all or none: decoding. `state` is device memory of state_bytes(capacity), which
+     * holds the keys and values of up to `capacity` positions. decode appends call->tokens
+     * positions of each sequence and computes their outputs; evict drops the oldest `n` positions.
+     */
+    size_t (*state_bytes)(void *self, int64_t batch, int64_t capacity);
+    fw_status (*state_reset)(void *self, void *state, fw_error *error);
+    fw_status (*decode)(void *self, void *state, const fw_attention_call *call, fw_error *error);
+    fw_status (*state_evict)(void *self, void *state, int64_t n, fw_error *error);
+} fw_attention;
+
+FW_END_DECLS
+
+#endif
