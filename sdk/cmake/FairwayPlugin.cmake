@@ -1,3 +1,5 @@
+include(FairwaySources)
+
 # fairway_add_plugin(KIND ID [SOURCES file...] [LIBRARIES lib...])
 #
 # Builds <KIND>-<ID>.so from SOURCES (default: ID.c), exporting one symbol, with its sources counted
@@ -17,6 +19,13 @@ function(fairway_add_plugin kind id)
   if(FAIRWAY_SANITIZE)
     target_link_options(${target} PRIVATE -Wl,--undefined=__asan_init -Wl,-z,undefs)
   endif()
+  set(bundled ${PLUGIN_SOURCES} CMakeLists.txt)
+  foreach(source ${PLUGIN_SOURCES})
+    get_filename_component(directory ${source} DIRECTORY)
+    file(GLOB headers CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/${directory}/*.h)
+    list(APPEND bundled ${headers})
+  endforeach()
+  fairway_bundle_sources(${target} ${target} ${bundled})
   install(TARGETS ${target} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR}/fairway/v0)
   set_property(GLOBAL APPEND PROPERTY FAIRWAY_PLUGINS ${kind}:${id})
 endfunction()

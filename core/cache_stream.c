@@ -1,0 +1,143 @@
+#include "cache_stream.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdlib.h>
+
+#include "prediction.h"
+
+enum { AUDIT_EVERY = 1024 }; /* positions between measured sums of unverified predictions */
+
+struct cache_stream {
+    const struct plugin_choice *choice;
+    const fw_cache *cache;
+    void *self;
+    struct prediction_buffers *buffers;
+    uint8_t *token_bytes, *token_is_boundary;
+    double *probabilities; /* V, for audits */
+    uint32_t *pending;     /* scored tokens that the cache has not been told yet */
+    uint32_t n_pending, update_every;
+    uint64_t n_audits;
+    double sum_of_sums;
+    struct cache_summary summary;
+};
+
+static fw_status allocate(struct cache_stream *s, const struct token_table *table,
+                          fw_error *error) {
+    const uint32_t n = table->vocabulary;
+    s->update_every = s->cache->update_every > 0 ? s->cache->update_every : 1;
+    s->buffers = prediction_buffers_create(n);
+    s->token_bytes = calloc(n, 1);
+    s->token_is_boundary = calloc(n, 1);
+    s->probabilities = calloc(n, sizeof *s->probabilities);
+    s->pending = calloc(s->update_every, sizeof *s->pending);
+    if (s->buffers == NULL || s->token_bytes == NULL || s->token_is_boundary == NULL ||
+        s->probabilities == NULL || s->pending == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory for a cache over %u tokens", n);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint16_t bytes = table->tokens[i].base_bytes;
+        s->token_bytes[i] = (uint8_t)(bytes < 255 ? bytes : 255);
+        s->token_is_boundary[i] = table->tokens[i].boundary;
+    }
+    return FW_OK;
+}
+
+static fw_status start(struct cache_stream *s, const fw_host *host, uint32_t vocabulary,
+                       uint64_t targets, fw_error *error) {
+    const fw_cache_shape shape = {.struct_size = sizeof shape,
+                                  .vocabulary = vocabulary,
+                                  .max_entries = vocabulary,
+                                  .stream_tokens = targets,
+                                  .token_bytes = s->token_bytes,
+                                  .token_is_boundary = s->token_is_boundary};
+    FW_TRY(s->cache->create(host, s->choice->values, &shape, &s->self, error));
+    s->buffers->cache = s->self;
+    return s->cache->begin(s->self, error);
+}
+
+fw_status cache_stream_open(const struct plugin_choice *choice, const fw_host *host,
+                            const struct token_table *table, uint64_t targets,
+                            bool allow_unverified, struct cache_stream **stream, fw_error *error) {
+    struct cache_stream *made = calloc(1, sizeof *made);
+    if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for a cache");
+    made->choice = choice;
+    made->cache = choice->entry->plugin->vtable;
+    fw_status status = allocate(made, table, error);
+    if (status == FW_OK) {
+        made->buffers->allow_unverified = allow_unverified;
+        status = start(made, host, table->vocabulary, targets, error);
+    }
+    if (status == FW_OK)
+        *stream = made;
+    else
+        cache_stream_close(made);
+    return status;
+}
+
+void cache_stream_close(struct cache_stream *stream) {
+    if (stream == NULL) return;
+    if (stream->self != NULL) stream->cache->destroy(stream->self);
+    prediction_buffers_destroy(stream->buffers);
+    free(stream->token_bytes);
+    free(stream->token_is_boundary);
+    free(stream->probabilities);
+    free(stream->pending);
+    free(stream);
+}
+
+bool cache_stream_needs_entropy(const struct cache_stream *stream) {
+    return stream->cache->needs_entropy != 0;
+}
+
+/* An unverified prediction cannot be trusted: mark the score, and measure what it sums to. */
+static fw_status audit_unverified(struct cache_stream *s, const fw_row *row,
+                                  const fw_prediction *prediction, fw_error *error) {
+    s->summary.invalid = true;
+    if (row->position % AUDIT_EVERY != 0) return FW_OK;
+    FW_TRY(prediction_full(s->buffers, row, prediction, s->probabilities, error));
+    double sum = 0;
+    for (uint32_t v = 0; v < row->vocabulary; v++) sum += s->probabilities[v];
+    s->n_audits++;
+    s->sum_of_sums += sum;
+    if (sum > s->summary.largest_sum) s->summary.largest_sum = sum;
+    return FW_OK;
+}
+
+static fw_status tell(struct cache_stream *s, uint32_t token, fw_error *error) {
+    s->pending[s->n_pending++] = token;
+    if (s->n_pending < s->update_every) return FW_OK;
+    const uint32_t n = s->n_pending;
+    s->n_pending = 0;
+    return s->cache->update(s->self, s->pending, n, error);
+}
+
+static fw_status predict(struct cache_stream *s, const fw_row *row, uint32_t target,
+                         double *probability, fw_error *error) {
+    fw_prediction prediction;
+    prediction_prepare(s->buffers, &prediction);
+    FW_TRY(s->cache->predict(s->self, row, &prediction, error));
+    FW_TRY(prediction_probability(s->buffers, row, &prediction, target, probability, error));
+    if (prediction.form == FW_PREDICT_UNVERIFIED)
+        return audit_unverified(s, row, &prediction, error);
+    return FW_OK;
+}
+
+fw_status cache_stream_score(struct cache_stream *s, const fw_row *row, uint32_t target,
+                             double *nats, fw_error *error) {
+    fw_error why = {.struct_size = sizeof why};
+    double probability = 0;
+    fw_status status = predict(s, row, target, &probability, &why);
+    if (status == FW_OK) status = tell(s, target, &why);
+    if (status != FW_OK)
+        return fw_fail(error, status, "[cache] plugin %s at position %" PRIu64 ": %s",
+                       s->choice->name, row->position, why.message);
+    if (probability != row->probabilities[target]) s->summary.changed++;
+    *nats = probability < 1 ? -log(probability) : 0;
+    return FW_OK;
+}
+
+void cache_stream_summary(const struct cache_stream *s, struct cache_summary *summary) {
+    *summary = s->summary;
+    if (s->n_audits > 0) summary->mean_sum = s->sum_of_sums / (double)s->n_audits;
+    if (FW_HAS(s->cache, memory_bytes)) summary->memory_bytes = s->cache->memory_bytes(s->self);
+}

@@ -1,0 +1,35 @@
+/* A cache at work on one stream: the protocol of fairway/cache.h, step by step. */
+#ifndef FAIRWAY_CACHE_STREAM_H
+#define FAIRWAY_CACHE_STREAM_H
+
+#include <fairway/cache.h>
+#include <stdbool.h>
+
+#include "config.h"
+#include "token_table.h"
+
+struct cache_stream;
+
+struct cache_summary {
+    uint64_t changed;      /* positions whose probability differs from the model's */
+    uint64_t memory_bytes; /* 0 when the cache does not say */
+    bool invalid;
+    double mean_sum, largest_sum; /* of sampled unverified predictions */
+};
+
+/* `targets`: how many positions will be scored. `allow_unverified`: eval.on_violation = report. */
+fw_status cache_stream_open(const struct plugin_choice *choice, const fw_host *host,
+                            const struct token_table *table, uint64_t targets,
+                            bool allow_unverified, struct cache_stream **stream, fw_error *error);
+void cache_stream_close(struct cache_stream *stream); /* NULL is fine */
+
+bool cache_stream_needs_entropy(const struct cache_stream *stream);
+
+/* Ask the cache for its prediction, validate it, look up `target`, tell the cache. `nats` gets the
+ * code length. Errors carry plugin and position. */
+fw_status cache_stream_score(struct cache_stream *stream, const fw_row *row, uint32_t target,
+                             double *nats, fw_error *error);
+
+void cache_stream_summary(const struct cache_stream *stream, struct cache_summary *summary);
+
+#endif

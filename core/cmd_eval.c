@@ -1,0 +1,146 @@
+/* fairway eval: score an artifact on tokens (or text), from the file alone. */
+#include <string.h>
+
+#include "commands.h"
+#include "report.h"
+#include "scorer.h"
+#include "tokenize.h"
+
+static const char help[] =
+    "usage: fairway eval --artifact FILE --data SOURCE [--tokenizer NAME [--model FILE]]\n"
+    "                    [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n\n"
+    "Scores the artifact on SOURCE: shards (\"val_*.bin\"), or text (\"text:*.txt\",\n"
+    "\"jsonl:docs.jsonl\", \"list:files.txt\"). Shards need nothing but the artifact; text needs "
+    "the\n"
+    "tokenizer that the model was trained with, which --tokenizer names (bytes by default). The\n"
+    "artifact's own [eval] and [cache] apply unless --set changes them.\n\n"
+    "examples\n"
+    "  fairway eval --artifact runs/quickstart/model.fairway --data text:README.md\n"
+    "  fairway eval --artifact m.fairway --data 'val_*.bin' --set eval.stride=64 --set "
+    "cache.plugin=none\n"
+    "  fairway eval --artifact m.fairway --data jsonl:books.jsonl --tokenizer sentencepiece "
+    "--model sp.model\n";
+
+struct eval_options {
+    const char *artifact, *data, *tokenizer, *model;
+};
+
+static fw_status parse(int argc, char **argv, struct arguments *arguments,
+                       struct eval_options *options, fw_error *error) {
+    const struct option table[] = {{"--artifact", &options->artifact, NULL},
+                                   {"--data", &options->data, NULL},
+                                   {"--tokenizer", &options->tokenizer, NULL},
+                                   {"--model", &options->model, NULL},
+                                   {NULL, NULL, NULL}};
+    FW_TRY(arguments_parse(argc, argv, table, arguments, error));
+    if (arguments->help) return FW_OK;
+    if (options->artifact == NULL || options->data == NULL)
+        return fw_fail(error, FW_E_CONFIG, "%s is missing; --help shows how",
+                       options->artifact == NULL ? "--artifact FILE" : "--data SOURCE");
+    if (arguments->input != NULL)
+        return fw_fail(error, FW_E_CONFIG, "%s: unexpected; the data go after --data",
+                       arguments->input);
+    return FW_OK;
+}
+
+static bool is_text(const char *source) {
+    return strstr(source, "text:") != NULL || strstr(source, "jsonl:") != NULL ||
+           strstr(source, "list:") != NULL;
+}
+
+/* Open the tokenizer for text, and make sure that it is the one the model was trained with. */
+static fw_status open_tokenizer(const struct arguments *arguments,
+                                const struct eval_options *options, const struct token_table *table,
+                                struct session *session, fw_error *error) {
+    struct arguments own = *arguments;
+    char plugin[4096], model[4096];
+    (void)snprintf(plugin, sizeof plugin, "tokenizer.plugin=%s",
+                   options->tokenizer != NULL ? options->tokenizer : "bytes");
+    (void)snprintf(model, sizeof model, "tokenizer.model=%s",
+                   options->model != NULL ? options->model : "");
+    own.overrides[0] = plugin;
+    own.overrides[1] = model;
+    own.n_overrides = options->model != NULL ? 2 : 1;
+    const uint32_t kinds = CONFIG_BIND(FW_TOKENIZER) | CONFIG_BIND(FW_DEVICE);
+    FW_TRY(session_open(&own, "command line", "", kinds, session, error));
+    FW_TRY(session_open_tokenizer(session, error));
+    if (memcmp(session->table->fingerprint, table->fingerprint, sizeof table->fingerprint) == 0)
+        return FW_OK;
+    return fw_fail(
+        error, FW_E_CONFIG,
+        "tokenizer %s (%u tokens) is not the one this model was trained with (%u tokens); name "
+        "that one with --tokenizer and --model",
+        session->experiment->tokenizer.name, session->table->vocabulary, table->vocabulary);
+}
+
+static fw_status open_corpus(const struct arguments *arguments, const struct eval_options *options,
+                             const struct scorer *scorer, struct session *text_session,
+                             struct corpus **corpus, fw_error *error) {
+    const struct token_table *table = scorer->artifact.table;
+    if (is_text(options->data))
+        FW_TRY(open_tokenizer(arguments, options, table, text_session, error));
+    const struct corpus_options own = {
+        .source = options->data,
+        .where = "--data",
+        .vocabulary = table->vocabulary,
+        .max_tokens = (uint64_t)scorer->session.experiment->eval.max_tokens,
+        .tokenizer = text_session->tokenizer,
+        .tokenizer_self = text_session->tokenizer_self,
+    };
+    return corpus_open(&own, corpus, error);
+}
+
+static void print_result(const struct scorer *scorer, const struct evaluate_result *result) {
+    const struct experiment *experiment = scorer->session.experiment;
+    char label[128], remark[128] = "";
+    (void)printf("%llu targets, %llu bytes, %.1f s (%.0f tokens/s)\n",
+                 (unsigned long long)result->targets, (unsigned long long)result->bytes,
+                 result->seconds, (double)result->targets / result->seconds);
+    report_print_score_header();
+    if (experiment->eval.mode == EVAL_SLIDING)
+        (void)snprintf(label, sizeof label, "sliding %lld/%lld",
+                       (long long)evaluate_window(experiment), (long long)experiment->eval.stride);
+    else
+        (void)snprintf(label, sizeof label, "plain");
+    report_print_score(label, &result->model, "");
+    if (strcmp(experiment->cache.name, "none") == 0) return;
+    if (result->invalid)
+        (void)snprintf(remark, sizeof remark,
+                       "INVALID: the distribution sums to %.4g (largest %.4g)", result->mean_sum,
+                       result->largest_sum);
+    (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.name);
+    report_print_score(label, &result->cached, remark);
+}
+
+static fw_status eval(const struct arguments *arguments, const struct eval_options *options,
+                      fw_error *error) {
+    struct scorer scorer;
+    FW_TRY(scorer_open(arguments, options->artifact, &scorer, error));
+    struct session text_session = {0};
+    struct corpus *corpus = NULL;
+    fw_status status = open_corpus(arguments, options, &scorer, &text_session, &corpus, error);
+    const struct experiment *experiment = scorer.session.experiment;
+    struct evaluate_result result;
+    if (status == FW_OK)
+        status = score_corpus(&scorer.session, scorer.model, scorer.artifact.table, corpus,
+                              experiment->eval.mode, 0, strcmp(experiment->cache.name, "none") != 0,
+                              "evaluate", &result, error);
+    if (status == FW_OK) print_result(&scorer, &result);
+    corpus_close(corpus);
+    session_close(&text_session);
+    scorer_close(&scorer);
+    return status;
+}
+
+int cmd_eval(int argc, char **argv) {
+    fw_error error = {.struct_size = sizeof error};
+    struct arguments arguments;
+    struct eval_options options = {0};
+    fw_status status = parse(argc, argv, &arguments, &options, &error);
+    if (status == FW_OK && arguments.help) {
+        (void)fputs(help, stdout);
+        return 0;
+    }
+    if (status == FW_OK) status = eval(&arguments, &options, &error);
+    return report_failure(status, &error);
+}

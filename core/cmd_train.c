@@ -1,0 +1,41 @@
+/* fairway train: training alone; leaves the weights for `fairway pack`. */
+#include "commands.h"
+#include "pipeline.h"
+
+static const char help[] =
+    "usage: fairway train FILE.ini [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n\n"
+    "Trains as FILE.ini says and saves the raw and the averaged weights to weights.fw in the run\n"
+    "directory (run.output). `fairway pack` makes an artifact of them.\n\n"
+    "examples\n"
+    "  fairway train configs/quickstart.ini --set run.output=runs/try\n"
+    "  fairway pack runs/try --set quantize.plugin=none\n";
+
+static fw_status train_and_save(struct pipeline *pipeline, fw_error *error) {
+    FW_TRY(pipeline_train(pipeline, error));
+    FW_TRY(pipeline_save_weights(pipeline, error));
+    const struct train_result *result = &pipeline->report.training;
+    (void)printf("trained %lld parameters for %lld steps in %.1f s; loss %.4f nats per token\n"
+                 "%s holds the weights\n",
+                 (long long)pipeline->report.parameters, (long long)result->steps, result->seconds,
+                 result->loss, session_path(&pipeline->session, "weights.fw"));
+    return FW_OK;
+}
+
+int cmd_train(int argc, char **argv) {
+    static const struct option none[] = {{NULL, NULL, NULL}};
+    fw_error error = {.struct_size = sizeof error};
+    struct arguments arguments;
+    fw_status status = arguments_parse(argc, argv, none, &arguments, &error);
+    if (status == FW_OK && arguments.help) {
+        (void)fputs(help, stdout);
+        return 0;
+    }
+    struct pipeline pipeline;
+    if (status == FW_OK)
+        status = pipeline_open(&arguments, "train.jsonl", false, &pipeline, &error);
+    if (status != FW_OK) return report_failure(status, &error);
+    status = train_and_save(&pipeline, &error);
+    progress_end(&pipeline.session.progress);
+    pipeline_close(&pipeline);
+    return report_failure(status, &error);
+}

@@ -1,0 +1,23 @@
+/* How many bytes the code counts: the larger of the xz'd sources and the xz'd stripped binaries of
+ * the host and of the plugins in use. A plugin without sources beside it (KIND-ID.src) counts as
+ * its binary in both. System libraries do not count. */
+#ifndef FAIRWAY_CODE_SIZE_H
+#define FAIRWAY_CODE_SIZE_H
+
+#include "config.h"
+
+struct code_size {
+    size_t sources, binaries; /* bytes, packed */
+    size_t counted;           /* the larger */
+};
+
+/* Measure this program with the plugins that `experiment` has bound. E_IO. */
+fw_status code_size_measure(const struct experiment *experiment, struct code_size *size,
+                            fw_error *error);
+
+/* Call visit(argument, choice) for each bound plugin choice, each module path once. */
+void experiment_each_plugin(const struct experiment *experiment,
+                            void (*visit)(void *argument, const struct plugin_choice *choice),
+                            void *argument);
+
+#endif

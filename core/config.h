@@ -1,0 +1,116 @@
+/* The experiment: an INI file, its bases and --set overrides -> typed, checked, fully resolved.
+ *
+ * Sections: [run] [data] [model] [eval] (core keys, tables in config_keys.c) and those that choose
+ * a plugin by `plugin = NAME` and pass it the other keys: [tokenizer] [attention]
+ * [optimizer.matrix] [optimizer.embed] [optimizer.scalar] [average] [quantize] [compress] [cache];
+ * [device] holds the parameters of the device that `[run] device` names. [attention.LAYERS], LAYERS
+ * = "3", "0-6" or "0-2,5", overrides [attention] for these layers. `[run] base = FILE` inherits;
+ * later wins. Paths in a file are relative to that file, paths in --set to the working directory.
+ */
+#ifndef FAIRWAY_CONFIG_H
+#define FAIRWAY_CONFIG_H
+
+#include <stdbool.h>
+
+#include "registry.h"
+
+struct run_keys {
+    const char *name;   /* default: the INI's name without directory and .ini */
+    const char *output; /* run directory; default runs/NAME */
+    const char *device; /* auto, cpu, cuda, or a path */
+    int64_t seed;
+    int64_t threads; /* 0: all */
+    bool deterministic;
+    int64_t steps;          /* 0: no limit; at least one of steps and seconds is set */
+    double seconds;         /* training time limit; 0: none */
+    int64_t batch_tokens;   /* tokens of one step; a multiple of data.sequence */
+    int64_t micro_batch;    /* sequences of one forward/backward; 0: all of the step */
+    int64_t warmup_steps;   /* learning rate rises linearly over these */
+    int64_t warmdown_steps; /* and falls linearly to 0 over the last of these */
+    double gradient_clip;   /* largest global norm; 0: off */
+    int64_t validate_every; /* steps; 0: only at the end */
+    int64_t log_every;      /* steps between lines of the log */
+    int64_t size_limit;     /* bytes of artifact and code, 16,000,000 */
+};
+
+struct data_keys {
+    const char *train, *validation; /* sources, corpus.h; "" when absent */
+    int64_t sequence;               /* T of training */
+    int64_t hold_out_every;         /* n > 0: every n-th training document becomes validation */
+    bool shuffle;                   /* documents of text sources */
+    bool compare_xz;                /* report `xz -9e` of the validation text (text sources) */
+};
+
+struct model_keys {
+    int64_t layers, width, mlp_width;
+    double softcap, embedding_init;
+};
+
+enum eval_mode { EVAL_PLAIN = 0, EVAL_SLIDING = 1 };
+enum eval_violation { EVAL_VIOLATION_ERROR = 0, EVAL_VIOLATION_REPORT = 1 };
+
+struct eval_keys {
+    int64_t mode;          /* enum eval_mode */
+    int64_t window;        /* tokens of context and target; 0: data.sequence */
+    int64_t stride;        /* of sliding windows */
+    int64_t batch;         /* windows in one forward pass */
+    int64_t max_tokens;    /* of validation; 0: all */
+    int64_t ladder_tokens; /* of the raw/averaged/packed comparison; 0: all */
+    int64_t on_violation;  /* enum eval_violation */
+};
+
+/* One section that chooses a plugin. `entry` and `values` are set once it is bound. */
+struct plugin_choice {
+    uint32_t kind;
+    const char *section; /* "cache", "optimizer.matrix", "attention" */
+    const char *name;    /* as in plugin = ... */
+    const struct registry_entry *entry;
+    fw_value *values; /* in the order of the plugin's table */
+};
+
+enum { OPTIMIZER_MATRIX, OPTIMIZER_EMBED, OPTIMIZER_SCALAR, OPTIMIZER_GROUPS };
+
+struct experiment {
+    struct run_keys run;
+    struct data_keys data;
+    struct model_keys model;
+    struct eval_keys eval;
+    struct plugin_choice device, tokenizer, average, quantize, compress, cache;
+    struct plugin_choice optimizer[OPTIMIZER_GROUPS];
+    struct plugin_choice *attention; /* model.layers entries */
+    char hash[65];                   /* of the resolved text without run.name and run.output */
+};
+
+struct config;
+
+/* Read the INI (or `text` under the name `path` when text is not NULL) with its bases, then apply
+ * `overrides` ("section.key=value"). Errors carry FILE:LINE: syntax, unknown section or core key
+ * (nearest suggested), base loops. */
+fw_status config_load(const char *path, const char *text, const char *const *overrides,
+                      size_t n_overrides, struct config **config, fw_error *error);
+void config_destroy(struct config *config); /* and its experiment; NULL is fine */
+
+/* Kinds to bind, as a mask of 1 << FW_KIND. Sections of other kinds keep their text unchecked, so
+ * that an artifact can be scored without, say, the tokenizer's library. */
+#define CONFIG_BIND(kind) (1u << (kind))
+#define CONFIG_BIND_ALL 0xffffffffu
+
+/* Type and check everything; find and bind the plugins. The experiment belongs to the config.
+ * Errors: FILE:LINE of the offending key where there is one. */
+fw_status config_resolve(struct config *config, struct registry *registry, uint32_t bind,
+                         const struct experiment **experiment, fw_error *error);
+
+/* Canonical INI text with every key of every section, absolute paths, stable order; `sections` =
+ * NULL or a NULL-terminated list of the sections to write ("attention" includes
+ * [attention.LAYERS]). Caller frees. Loading it again yields the same text. */
+fw_status config_text(const struct config *config, const char *const *sections, char **text,
+                      fw_error *error);
+
+/* FILE:LINE of a key, "command line" or "default": for messages of later stages. Never NULL. */
+const char *config_where(const struct config *config, const char *section, const char *key);
+
+/* All of the reference as Markdown: core keys and the parameters of every plugin in the registry's
+ * scan. Caller frees. */
+fw_status config_reference(struct registry *registry, char **markdown, fw_error *error);
+
+#endif

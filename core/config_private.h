@@ -1,0 +1,58 @@
+/* Shared by the config_*.c files; nobody else's. */
+#ifndef FAIRWAY_CONFIG_PRIVATE_H
+#define FAIRWAY_CONFIG_PRIVATE_H
+
+#include "config.h"
+#include "config_keys.h"
+
+/* The longest line that is read or written. */
+enum { CONFIG_LINE_BYTES = 65536, CONFIG_MAX_LAYERS = 256 };
+
+/* One key as the user gave it. [attention.0-6] is stored as [attention.0] ... [attention.6]. */
+struct config_entry {
+    const char *section, *key, *value;
+    const char *where;     /* "FILE:LINE" or "command line" */
+    const char *directory; /* absolute; relative paths in the value start here */
+    bool hand_me_down;     /* set for another plugin that a later layer replaced */
+};
+
+struct entry_list {
+    struct config_entry *items;
+    size_t n, capacity;
+};
+
+struct kept; /* one block of memory that lives as long as the config */
+
+struct config {
+    const char *path;      /* of the INI, as given */
+    const char *directory; /* its directory, absolute */
+    struct entry_list entries;
+    struct kept *kept;
+    bool resolved;
+    struct experiment experiment;
+    struct plugin_choice attention; /* [attention] itself */
+};
+
+/* Zeroed memory and formatted text owned by the config; NULL when there is none. */
+void *config_keep(struct config *config, size_t bytes);
+const char *config_keep_text(struct config *config, const char *format, ...) FW_PRINTF(2, 3);
+
+/* Read the file (or `text`) with its bases into config->entries; then the overrides. */
+fw_status config_read(struct config *config, const char *text, const char *const *overrides,
+                      size_t n_overrides, fw_error *error);
+
+/* NULL when the key was not given. */
+const struct config_entry *config_find(const struct config *config, const char *section,
+                                       const char *key);
+
+/* The choice that a plugin section sets; for [attention] the common one. */
+struct plugin_choice *config_choice(struct config *config, const struct plugin_section *section);
+
+/* True when inih would read the value back unchanged: one line, trimmed, no " ;", not too long. */
+bool config_value_writable(const char *value);
+
+/* As config_text, without run.name and run.output when `anonymous`. */
+fw_status config_write(const struct config *config, const char *const *sections, bool anonymous,
+                       char **text, fw_error *error);
+
+#endif

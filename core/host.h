@@ -1,0 +1,30 @@
+/* The host's services to plugins (fairway/host.h), and instances created with them. */
+#ifndef FAIRWAY_CORE_HOST_H
+#define FAIRWAY_CORE_HOST_H
+
+#include <fairway/host.h>
+
+#include "config.h"
+
+struct host;
+
+struct host_options {
+    struct registry *registry;
+    uint64_t seed;
+    void (*log)(void *argument, uint32_t level, const char *message);
+    void (*progress)(void *argument, const char *what, double done, double total);
+    double (*seconds_left)(void *argument);
+    void *argument;
+};
+
+/* The functions may be NULL: logs go to standard error, progress nowhere, time is unlimited. */
+fw_status host_create(const struct host_options *options, struct host **host, fw_error *error);
+void host_destroy(struct host *host); /* NULL is fine; destroys the device too */
+
+/* The table to hand to create(). */
+const fw_host *host_table(struct host *host);
+
+/* Create the device of `choice` (bound) and offer it to instances created from now on. */
+fw_status host_open_device(struct host *host, const struct plugin_choice *choice, fw_error *error);
+
+#endif

@@ -1,0 +1,75 @@
+/* fairway: argv -> verb. The table below is the program's table of contents. */
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "commands.h"
+
+struct command {
+    const char *name;
+    int (*run)(int argc, char **argv);
+    const char *summary;
+};
+
+static int cmd_help(int argc, char **argv);
+
+static const struct command commands[] = {
+    {"run", cmd_run, "train, average, pack, reload and score, as an INI file says"},
+    {"train", cmd_train, "train only, and save the weights"},
+    {"pack", cmd_pack, "pack saved weights into an artifact"},
+    {"eval", cmd_eval, "score an artifact on tokens or text"},
+    {"plugins", cmd_plugins, "list plugins and their parameters"},
+    {"data", cmd_data, "turn text or JSONL into token shards, or describe shards"},
+    {"doctor", cmd_doctor, "what this machine has, and what to install for the rest"},
+    {"help", cmd_help, "this list, or the help of one verb"},
+};
+enum { N_COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void print_usage(FILE *out) {
+    (void)fputs("Fairway " FAIRWAY_VERSION
+                ": trains, packs and scores tiny language models; every part is a plugin.\n\n"
+                "usage: fairway VERB [arguments]\n\n",
+                out);
+    for (int i = 0; i < N_COMMANDS; i++)
+        (void)fprintf(out, "  %-9s %s\n", commands[i].name, commands[i].summary);
+    (void)fputs(
+        "\nStart with:  fairway run configs/quickstart.ini\n"
+        "Then swap a part by one key:  fairway run configs/quickstart.ini "
+        "--set attention.plugin=xsa\n"
+        "`fairway VERB --help` explains a verb, `fairway plugins -v` every plugin's keys.\n",
+        out);
+}
+
+static const struct command *find_command(const char *name) {
+    for (int i = 0; i < N_COMMANDS; i++)
+        if (strcmp(commands[i].name, name) == 0) return &commands[i];
+    return NULL;
+}
+
+static int cmd_help(int argc, char **argv) {
+    const struct command *command = argc > 1 ? find_command(argv[1]) : NULL;
+    if (command == NULL || command->run == cmd_help) {
+        print_usage(stdout);
+        return 0;
+    }
+    char help[] = "--help";
+    char *arguments[] = {argv[1], help, NULL};
+    return command->run(2, arguments);
+}
+
+int main(int argc, char **argv) {
+    (void)signal(SIGPIPE, SIG_IGN);
+    if (argc < 2) {
+        print_usage(stderr);
+        return 2;
+    }
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) return cmd_help(1, argv + 1);
+    if (strcmp(argv[1], "--version") == 0) {
+        (void)puts("fairway " FAIRWAY_VERSION);
+        return 0;
+    }
+    const struct command *command = find_command(argv[1]);
+    if (command != NULL) return command->run(argc - 1, argv + 1);
+    (void)fprintf(stderr, "fairway: there is no verb \"%s\"; `fairway help` lists them\n", argv[1]);
+    return 2;
+}

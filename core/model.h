@@ -1,0 +1,82 @@
+/* The model: a decoder-only transformer whose attention is a plugin.
+ *
+ *   x = rmsnorm(embedding[token])
+ *   for each layer: x += attention(rmsnorm(x));  x += down(leaky_relu(up(rmsnorm(x)), 0.5)^2)
+ *   logits = rmsnorm(x) embedding^T, softcapped: softcap * tanh(logits / softcap)
+ *
+ * No biases; the embedding is tied to the head. Weights live in arenas of one layout (masters,
+ * gradients, optimizer state, averages), so that any of them can be copied or reduced whole.
+ * model.c holds weights and memory, model_pass.c the forward and backward passes, model_init.c the
+ * initial values. */
+#ifndef FAIRWAY_MODEL_H
+#define FAIRWAY_MODEL_H
+
+#include <fairway/attention.h>
+
+#include "config.h"
+
+struct model;
+
+struct model_options {
+    const struct experiment *experiment;
+    const fw_host *host; /* with its device */
+    uint32_t vocabulary;
+    int64_t batch, tokens; /* largest B and T of any pass */
+    bool training;         /* room for gradients and saved activations */
+};
+
+/* Errors: what the attention plugin's create() says (with its layer), E_UNSUPPORTED when the device
+ * lacks an op, E_MEMORY. */
+fw_status model_create(const struct model_options *options, struct model **model, fw_error *error);
+void model_destroy(struct model *model); /* NULL is fine */
+
+/* Weights, in a stable order: the embedding, then each layer's attention and MLP. */
+uint32_t model_n_weights(const struct model *model);
+const fw_weight *model_weight(const struct model *model, uint32_t index);
+int64_t model_parameters(const struct model *model);
+
+/* Arenas. An arena holds model_arena_count floats; weight i lies at model_offset(i), padding is
+ * zero. */
+int64_t model_arena_count(const struct model *model);
+int64_t model_offset(const struct model *model, uint32_t index);
+fw_tensor model_view(const struct model *model, float *arena, uint32_t index);
+float *model_masters(const struct model *model);   /* device */
+float *model_gradients(const struct model *model); /* device; NULL unless training */
+
+/* The compute copy of weight `index` that an optimizer must refresh; absent when it is the master
+ * itself. */
+fw_tensor model_compute_copy(const struct model *model, uint32_t index);
+
+/* A zeroed arena on the device, and copies between device and host arenas. */
+fw_status model_new_arena(const struct model *model, float **arena, fw_error *error);
+void model_free_arena(const struct model *model, float *arena);
+fw_status model_download(const struct model *model, const float *arena, float *host,
+                         fw_error *error);
+
+/* Masters from seeded random numbers as declared; or from a host arena. */
+fw_status model_initialise(struct model *model, fw_error *error);
+fw_status model_set_weights(struct model *model, const float *host, fw_error *error);
+
+/* One forward and backward pass over B x T tokens (host arrays). Gradients of `scale` times the
+ * sum of token losses are added to (accumulate) or replace the model's. The sum of losses in nats
+ * goes to a device scalar, likewise. */
+struct model_batch {
+    const int32_t *inputs, *targets;
+    int64_t batch, tokens;
+};
+fw_status model_train_pass(struct model *model, const struct model_batch *batch, float scale,
+                           bool accumulate, fw_error *error);
+fw_status model_read_loss(struct model *model, double *nats, fw_error *error);
+
+/* Forward only: hidden states of B x T tokens; then log-probabilities of n rows of them, at most
+ * model_options.tokens, to a host array [n, V] of float32 (normalised in float32 only). */
+fw_status model_infer(struct model *model, const int32_t *inputs, int64_t batch, int64_t tokens,
+                      fw_error *error);
+fw_status model_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
+                                  float *host, fw_error *error);
+
+/* Floating-point operations of one forward pass over B x T tokens, causal attention counted once.
+ * Forward and backward together are three times that. */
+double model_forward_flops(const struct model *model, int64_t batch, int64_t tokens);
+
+#endif

@@ -1,0 +1,189 @@
+#include "pack.h"
+
+#include <fairway/compressor.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* A quantizer and a compressor at work on one model. */
+struct packer {
+    const fw_quantizer *quantizer;
+    void *quantizer_self;
+    const fw_compressor *compressor;
+    void *compressor_self;
+    const struct model *model;
+    uint32_t n_weights;
+    const fw_weight **weights;
+    const float **values;
+};
+
+static size_t stream_bytes(const fw_stream *stream) {
+    return (size_t)stream->rows * (size_t)stream->columns * fw_dtype_size(stream->dtype);
+}
+
+static fw_status packer_open(struct packer *packer, const struct experiment *experiment,
+                             const fw_host *host, const struct model *model, fw_error *error) {
+    *packer = (struct packer){.model = model, .n_weights = model_n_weights(model)};
+    packer->weights = calloc(packer->n_weights, sizeof *packer->weights);
+    packer->values = calloc(packer->n_weights, sizeof *packer->values);
+    if (packer->weights == NULL || packer->values == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory to pack %u tensors", packer->n_weights);
+    for (uint32_t i = 0; i < packer->n_weights; i++) packer->weights[i] = model_weight(model, i);
+    packer->quantizer = experiment->quantize.entry->plugin->vtable;
+    packer->compressor = experiment->compress.entry->plugin->vtable;
+    FW_TRY(packer->quantizer->create(host, experiment->quantize.values, &packer->quantizer_self,
+                                     error));
+    return packer->compressor->create(host, experiment->compress.values, &packer->compressor_self,
+                                      error);
+}
+
+static void packer_close(struct packer *packer) {
+    if (packer->quantizer_self != NULL) packer->quantizer->destroy(packer->quantizer_self);
+    if (packer->compressor_self != NULL) packer->compressor->destroy(packer->compressor_self);
+    free(packer->weights);
+    free(packer->values);
+}
+
+static void free_streams(fw_stream *streams, uint32_t n) {
+    for (uint32_t i = 0; streams != NULL && i < n; i++) {
+        free(streams[i].data);
+        streams[i].data = NULL;
+    }
+}
+
+static fw_status allocate_streams(fw_stream *streams, uint32_t n, fw_error *error) {
+    for (uint32_t i = 0; i < n; i++) {
+        streams[i].data = calloc(1, stream_bytes(&streams[i]) + 1);
+        if (streams[i].data == NULL)
+            return fw_fail(error, FW_E_MEMORY, "no memory for a stream of %zu bytes",
+                           stream_bytes(&streams[i]));
+    }
+    return FW_OK;
+}
+
+/* ---- packing ----------------------------------------------------------------------------------
+ */
+
+static fw_status quantize_tensor(struct packer *packer, uint32_t index, struct artifact *artifact,
+                                 fw_error *error) {
+    fw_stream *streams = artifact->streams + artifact->n_streams;
+    for (uint32_t i = 0; i < FW_MAX_STREAMS; i++)
+        streams[i] = (fw_stream){.struct_size = sizeof *streams};
+    uint32_t n = FW_MAX_STREAMS;
+    FW_TRY(packer->quantizer->streams(packer->quantizer_self, index, streams, &n, error));
+    for (uint32_t i = 0; i < n; i++) streams[i].tensor = index;
+    artifact->n_streams += n;
+    FW_TRY(allocate_streams(streams, n, error));
+    return packer->quantizer->encode(packer->quantizer_self, index, streams, n, error);
+}
+
+static fw_status quantize(struct packer *packer, const float *weights, struct artifact *artifact,
+                          fw_error *error) {
+    for (uint32_t i = 0; i < packer->n_weights; i++)
+        packer->values[i] = weights + model_offset(packer->model, i);
+    const fw_quantizer_plan plan = {.struct_size = sizeof plan,
+                                    .n_tensors = packer->n_weights,
+                                    .weights = packer->weights,
+                                    .values = packer->values,
+                                    .rate = 1};
+    FW_TRY(packer->quantizer->plan(packer->quantizer_self, &plan, error));
+    artifact->streams =
+        calloc((size_t)(packer->n_weights + 1) * FW_MAX_STREAMS, sizeof *artifact->streams);
+    if (artifact->streams == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for streams");
+    for (uint32_t i = 0; i < packer->n_weights; i++)
+        FW_TRY(quantize_tensor(packer, i, artifact, error));
+    return FW_OK;
+}
+
+static fw_status compress(struct packer *packer, struct artifact *artifact, fw_error *error) {
+    const fw_compressor *compressor = packer->compressor;
+    size_t bytes =
+        compressor->bound(packer->compressor_self, artifact->streams, artifact->n_streams);
+    artifact->payload = malloc(bytes + 1);
+    if (artifact->payload == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory for %zu bytes of payload", bytes);
+    FW_TRY(compressor->compress(packer->compressor_self, artifact->streams, artifact->n_streams,
+                                artifact->payload, &bytes, error));
+    artifact->payload_bytes = bytes;
+    return FW_OK;
+}
+
+fw_status pack_weights(const struct experiment *experiment, const fw_host *host,
+                       const struct model *model, const float *weights, struct artifact *artifact,
+                       fw_error *error) {
+    struct packer packer;
+    fw_error why = {.struct_size = sizeof why};
+    const struct plugin_choice *at = &experiment->quantize;
+    fw_status status = packer_open(&packer, experiment, host, model, &why);
+    if (status == FW_OK) status = quantize(&packer, weights, artifact, &why);
+    if (status == FW_OK) {
+        at = &experiment->compress;
+        status = compress(&packer, artifact, &why);
+    }
+    free_streams(artifact->streams, artifact->n_streams);
+    packer_close(&packer);
+    if (status == FW_OK) return FW_OK;
+    return fw_fail(error, status, "[%s] plugin %s: %s", at->section, at->name, why.message);
+}
+
+/* ---- unpacking --------------------------------------------------------------------------------
+ */
+
+/* The streams that belong to tensor `index` follow one another from `*first` on. */
+static fw_status dequantize_tensor(struct packer *packer, uint32_t index,
+                                   const struct artifact *artifact, const fw_stream *streams,
+                                   uint32_t *first, float *weights, fw_error *error) {
+    uint32_t n = 0;
+    while (*first + n < artifact->n_streams && streams[*first + n].tensor == index) n++;
+    const fw_weight *weight = packer->weights[index];
+    if (n == 0 || n > FW_MAX_STREAMS)
+        return fw_fail(error, FW_E_FORMAT, "it has %u streams for tensor %s; 1 to %d are right", n,
+                       weight->name, FW_MAX_STREAMS);
+    const fw_stream *own = streams + *first;
+    *first += n;
+    return packer->quantizer->decode(packer->quantizer_self, weight, own, n,
+                                     weights + model_offset(packer->model, index), error);
+}
+
+static fw_status check_total(const struct packer *packer, const struct artifact *artifact,
+                             fw_error *error) {
+    const uint64_t limit = 64 + 64 * (uint64_t)model_parameters(packer->model);
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < artifact->n_streams; i++) {
+        total += stream_bytes(&artifact->streams[i]);
+        if (total > limit)
+            return fw_fail(error, FW_E_FORMAT,
+                           "its streams are larger than the model they describe");
+    }
+    return FW_OK;
+}
+
+static fw_status unpack(struct packer *packer, const struct artifact *artifact, fw_stream *streams,
+                        float *weights, fw_error *error) {
+    FW_TRY(check_total(packer, artifact, error));
+    FW_TRY(allocate_streams(streams, artifact->n_streams, error));
+    FW_TRY(packer->compressor->decompress(packer->compressor_self, artifact->payload,
+                                          artifact->payload_bytes, streams, artifact->n_streams,
+                                          error));
+    uint32_t next = 0;
+    for (uint32_t i = 0; i < packer->n_weights; i++)
+        FW_TRY(dequantize_tensor(packer, i, artifact, streams, &next, weights, error));
+    if (next != artifact->n_streams)
+        return fw_fail(error, FW_E_FORMAT, "it has %u streams beyond the model's tensors",
+                       artifact->n_streams - next);
+    return FW_OK;
+}
+
+fw_status unpack_weights(const struct experiment *experiment, const fw_host *host,
+                         const struct model *model, const struct artifact *artifact, float *weights,
+                         fw_error *error) {
+    struct packer packer;
+    fw_stream *streams = calloc(artifact->n_streams + 1u, sizeof *streams);
+    if (streams == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for streams");
+    memcpy(streams, artifact->streams, artifact->n_streams * sizeof *streams);
+    fw_status status = packer_open(&packer, experiment, host, model, error);
+    if (status == FW_OK) status = unpack(&packer, artifact, streams, weights, error);
+    free_streams(streams, artifact->n_streams);
+    free(streams);
+    packer_close(&packer);
+    return status;
+}

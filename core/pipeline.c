@@ -1,0 +1,186 @@
+#include "pipeline.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "artifact.h"
+#include "clock.h"
+#include "pack.h"
+#include "scorer.h"
+#include "weights_file.h"
+
+static fw_status need_ini(const struct arguments *arguments, fw_error *error) {
+    if (arguments->input != NULL) return FW_OK;
+    return fw_fail(error, FW_E_CONFIG,
+                   "no INI file is given; try `fairway run configs/quickstart.ini`");
+}
+
+static fw_status open_all(const struct arguments *arguments, const char *log_name,
+                          bool with_validation, struct pipeline *pipeline, fw_error *error) {
+    struct session *session = &pipeline->session;
+    FW_TRY(need_ini(arguments, error));
+    FW_TRY(session_open(arguments, arguments->input, NULL, CONFIG_BIND_ALL, session, error));
+    FW_TRY(session_open_tokenizer(session, error));
+    FW_TRY(session_open_training(session, error));
+    if (with_validation) FW_TRY(session_open_validation(session, error));
+    return session_open_directory(session, log_name, error);
+}
+
+fw_status pipeline_open(const struct arguments *arguments, const char *log_name,
+                        bool with_validation, struct pipeline *pipeline, fw_error *error) {
+    const double begin = clock_seconds();
+    *pipeline = (struct pipeline){0};
+    const fw_status status = open_all(arguments, log_name, with_validation, pipeline, error);
+    pipeline->report.seconds[PHASE_LOAD] = clock_seconds() - begin;
+    if (status != FW_OK) pipeline_close(pipeline);
+    return status;
+}
+
+void pipeline_close(struct pipeline *pipeline) {
+    model_destroy(pipeline->scoring);
+    free(pipeline->raw);
+    free(pipeline->averaged);
+    session_close(&pipeline->session);
+    *pipeline = (struct pipeline){0};
+}
+
+/* ---- scoring weights in memory ----------------------------------------------------------------
+ */
+
+static fw_status score(struct pipeline *pipeline, const float *weights, const char *label,
+                       struct evaluate_result *result, fw_error *error) {
+    struct session *session = &pipeline->session;
+    if (pipeline->scoring == NULL)
+        FW_TRY(scoring_model(session, session->table->vocabulary, &pipeline->scoring, error));
+    FW_TRY(model_set_weights(pipeline->scoring, weights, error));
+    return score_corpus(session, pipeline->scoring, session->table, session->validation, EVAL_PLAIN,
+                        (uint64_t)session->experiment->eval.ladder_tokens, false, label, result,
+                        error);
+}
+
+static fw_status log_score(struct pipeline *pipeline, const char *label, int64_t step,
+                           const struct evaluate_result *result, fw_error *error) {
+    cJSON *fields = cJSON_CreateObject();
+    (void)cJSON_AddStringToObject(fields, "weights", label);
+    (void)cJSON_AddNumberToObject(fields, "step", (double)step);
+    (void)cJSON_AddNumberToObject(fields, "bpb", result->model.bpb);
+    (void)cJSON_AddNumberToObject(fields, "nats_per_token",
+                                  result->model.nats / (double)result->targets);
+    return log_event(pipeline->session.log, "validation", fields, error);
+}
+
+fw_status pipeline_score_weights(struct pipeline *pipeline, const float *weights, const char *label,
+                                 struct evaluate_result *result, fw_error *error) {
+    FW_TRY(score(pipeline, weights, label, result, error));
+    pipeline->report.seconds[PHASE_VALIDATE] += result->seconds;
+    return log_score(pipeline, label, pipeline->report.training.steps, result, error);
+}
+
+static fw_status validate(void *argument, int64_t step, const float *weights, fw_error *error) {
+    struct pipeline *pipeline = argument;
+    struct evaluate_result result;
+    FW_TRY(score(pipeline, weights, "validate", &result, error));
+    pipeline->report.seconds[PHASE_VALIDATE] += result.seconds;
+    (void)fprintf(stderr, "step %" PRId64 "  validation %.4f bpb\n", step, result.model.bpb);
+    return log_score(pipeline, "raw", step, &result, error);
+}
+
+/* ---- training ---------------------------------------------------------------------------------
+ */
+
+static fw_status create_training_model(const struct session *session, struct model **model,
+                                       fw_error *error) {
+    const struct experiment *experiment = session->experiment;
+    const int64_t sequences = experiment->run.batch_tokens / experiment->data.sequence;
+    const int64_t micro = experiment->run.micro_batch;
+    const struct model_options options = {.experiment = experiment,
+                                          .host = session->services,
+                                          .vocabulary = session->table->vocabulary,
+                                          .batch =
+                                              micro > 0 && micro < sequences ? micro : sequences,
+                                          .tokens = experiment->data.sequence,
+                                          .training = true};
+    FW_TRY(model_create(&options, model, error));
+    const fw_status status = model_initialise(*model, error);
+    if (status == FW_OK) return FW_OK;
+    model_destroy(*model);
+    *model = NULL;
+    return status;
+}
+
+static void note_training(struct pipeline *pipeline, const struct model *model,
+                          const struct train_result *result) {
+    struct report *report = &pipeline->report;
+    const int64_t sequence = pipeline->session.experiment->data.sequence;
+    report->training = *result;
+    report->training.raw = report->training.averaged = NULL;
+    report->parameters = model_parameters(model);
+    report->forward_backward_flops =
+        3 * model_forward_flops(model, 1, sequence) * ((double)result->tokens / (double)sequence);
+    report->average_on = strcmp(pipeline->session.experiment->average.name, "none") != 0;
+    pipeline->raw = result->raw;
+    pipeline->averaged = result->averaged;
+}
+
+fw_status pipeline_train(struct pipeline *pipeline, fw_error *error) {
+    struct session *session = &pipeline->session;
+    const double begin = clock_seconds(), validated = pipeline->report.seconds[PHASE_VALIDATE];
+    struct model *model = NULL;
+    FW_TRY(create_training_model(session, &model, error));
+    const struct train_options options = {.experiment = session->experiment,
+                                          .host = session->services,
+                                          .model = model,
+                                          .corpus = session->training,
+                                          .log = session->log,
+                                          .progress = &session->progress,
+                                          .validate = session->validation != NULL ? validate : NULL,
+                                          .validate_argument = pipeline};
+    struct train_result result;
+    const fw_status status = train(&options, &result, error);
+    if (status == FW_OK) note_training(pipeline, model, &result);
+    model_destroy(model);
+    pipeline->report.seconds[PHASE_TRAIN] +=
+        clock_seconds() - begin - (pipeline->report.seconds[PHASE_VALIDATE] - validated);
+    return status;
+}
+
+fw_status pipeline_save_weights(struct pipeline *pipeline, fw_error *error) {
+    struct session *session = &pipeline->session;
+    if (pipeline->scoring == NULL)
+        FW_TRY(scoring_model(session, session->table->vocabulary, &pipeline->scoring, error));
+    return weights_save(session_path(session, "weights.fw"), pipeline->scoring, session->table,
+                        session->experiment->hash, pipeline->raw, pipeline->averaged, error);
+}
+
+/* ---- packing ----------------------------------------------------------------------------------
+ */
+
+static fw_status write_artifact(struct pipeline *pipeline, const struct token_table *table,
+                                const float *weights, const char *path, struct artifact *artifact,
+                                fw_error *error) {
+    struct session *session = &pipeline->session;
+    FW_TRY(scorer_config_text(session, &artifact->config, error));
+    FW_TRY(pack_weights(session->experiment, session->services, pipeline->scoring, weights,
+                        artifact, error));
+    struct bytes copy = {0};
+    token_table_write(table, &copy);
+    struct byte_reader reader = {.data = copy.data, .size = copy.size};
+    fw_status status = token_table_read(&reader, &artifact->table, error);
+    bytes_free(&copy);
+    if (status == FW_OK) status = artifact_write(path, artifact, error);
+    return status;
+}
+
+fw_status pipeline_pack(struct pipeline *pipeline, const struct token_table *table,
+                        const float *weights, const char *path, fw_error *error) {
+    const double begin = clock_seconds();
+    if (pipeline->scoring == NULL)
+        FW_TRY(scoring_model(&pipeline->session, table->vocabulary, &pipeline->scoring, error));
+    struct artifact artifact = {0};
+    const fw_status status = write_artifact(pipeline, table, weights, path, &artifact, error);
+    pipeline->report.artifact_bytes = artifact.file_bytes;
+    artifact_free(&artifact);
+    pipeline->report.seconds[PHASE_PACK] += clock_seconds() - begin;
+    return status;
+}

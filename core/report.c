@@ -1,0 +1,228 @@
+#include "report.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "files.h"
+
+static const char *const phase_names[PHASES] = {
+    [PHASE_LOAD] = "load", [PHASE_TRAIN] = "train",   [PHASE_VALIDATE] = "validate",
+    [PHASE_PACK] = "pack", [PHASE_RELOAD] = "reload", [PHASE_EVALUATE] = "evaluate",
+};
+
+/* ---- the table --------------------------------------------------------------------------------
+ */
+
+static const char *with_commas(uint64_t value, char out[32]) {
+    char digits[24];
+    const int n = snprintf(digits, sizeof digits, "%" PRIu64, value);
+    int at = 0;
+    for (int i = 0; i < n; i++) {
+        if (i > 0 && (n - i) % 3 == 0) out[at++] = ',';
+        out[at++] = digits[i];
+    }
+    out[at] = '\0';
+    return out;
+}
+
+void report_print_score_header(void) {
+    (void)printf("%-32s %10s %10s\n", "bits per byte", "tokens'", "raw text's");
+}
+
+void report_print_score(const char *label, const struct score *score, const char *remark) {
+    char raw[16] = "";
+    if (score->raw_bpb > 0) (void)snprintf(raw, sizeof raw, "%.4f", score->raw_bpb);
+    (void)printf("  %-30s %10.4f %10s%s%s\n", label, score->bpb, raw,
+                 remark[0] != '\0' ? "   " : "", remark);
+}
+
+static void print_xz(const char *label, size_t packed, size_t text) {
+    if (packed == 0 || text == 0) return;
+    (void)printf("  %-30s %10s %10.4f\n", label, "", 8.0 * (double)packed / (double)text);
+}
+
+static void print_scores(const struct session *session, const struct report *report) {
+    const struct experiment *experiment = session->experiment;
+    char label[128], remark[128] = "";
+    report_print_score_header();
+    report_print_score("raw weights, plain", &report->raw.model, "");
+    if (report->average_on) {
+        (void)snprintf(label, sizeof label, "averaged (%.16s), plain", experiment->average.name);
+        report_print_score(label, &report->averaged.model, "");
+    }
+    (void)snprintf(label, sizeof label, "packed (%.10s, %.8s), plain", experiment->quantize.name,
+                   experiment->compress.name);
+    report_print_score(label, &report->packed.model, "");
+    if (experiment->eval.mode == EVAL_SLIDING) {
+        (void)snprintf(label, sizeof label, "sliding %" PRId64 "/%" PRId64,
+                       evaluate_window(experiment), experiment->eval.stride);
+        report_print_score(label, &report->final.model, "");
+    }
+    if (report->cache_on) {
+        if (report->final.invalid)
+            (void)snprintf(remark, sizeof remark,
+                           "INVALID: the distribution sums to %.4g (largest %.4g)",
+                           report->final.mean_sum, report->final.largest_sum);
+        (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.name);
+        report_print_score(label, &report->final.cached, remark);
+    }
+    print_xz("xz -9e of the validation text", report->validation_xz, report->validation_text);
+    print_xz("xz -9e given the training text", report->prefixed_xz, report->validation_text);
+}
+
+static void print_bytes(const struct session *session, const struct report *report) {
+    char model[32], code[32], total[32], limit[32], other[32];
+    const uint64_t sum = report->artifact_bytes + report->code.counted;
+    const bool sources = report->code.sources >= report->code.binaries;
+    const uint64_t most = (uint64_t)session->experiment->run.size_limit;
+    (void)printf("\nbytes\n  model %s + code %s = %s of %s%s\n",
+                 with_commas(report->artifact_bytes, model),
+                 with_commas(report->code.counted, code), with_commas(sum, total),
+                 with_commas(most, limit), sum > most ? "  OVER THE LIMIT" : "");
+    (void)printf("  code counts as its packed %s (its %s: %s)\n", sources ? "sources" : "binaries",
+                 sources ? "binaries" : "sources",
+                 with_commas(sources ? report->code.binaries : report->code.sources, other));
+}
+
+static void print_seconds(const struct report *report) {
+    double total = 0;
+    (void)printf("\nseconds\n ");
+    for (int i = 0; i < PHASES; i++) {
+        (void)printf(" %s %.1f ", phase_names[i], report->seconds[i]);
+        total += report->seconds[i];
+    }
+    (void)printf(" total %.1f\n", total);
+}
+
+static double per_second(double amount, double seconds) {
+    return seconds > 0 ? amount / seconds : 0;
+}
+
+static void print_training(const struct report *report) {
+    const struct train_result *t = &report->training;
+    char parameters[32], steps[32], tokens[32];
+    (void)printf("%s parameters; %s steps, %s tokens, %.0f tokens/s, %.1f GFLOP/s; loss %.4f\n\n",
+                 with_commas((uint64_t)report->parameters, parameters),
+                 with_commas((uint64_t)t->steps, steps), with_commas(t->tokens, tokens),
+                 per_second((double)t->tokens, t->seconds),
+                 per_second(report->forward_backward_flops, t->seconds) / 1e9, t->loss);
+}
+
+void report_print(const struct session *session, const struct report *report) {
+    (void)printf("\n%s: ", session->experiment->run.name);
+    print_training(report);
+    print_scores(session, report);
+    print_bytes(session, report);
+    print_seconds(report);
+    (void)printf("\n%s holds the artifact, the log, the resolved INI and the receipt.\n",
+                 session->experiment->run.output);
+    (void)fflush(stdout);
+}
+
+/* ---- the receipt ------------------------------------------------------------------------------
+ */
+
+static cJSON *score_object(const struct evaluate_result *result, const struct score *score) {
+    cJSON *object = cJSON_CreateObject();
+    (void)cJSON_AddNumberToObject(object, "bpb", score->bpb);
+    (void)cJSON_AddNumberToObject(object, "nats", score->nats);
+    (void)cJSON_AddNumberToObject(object, "targets", (double)result->targets);
+    (void)cJSON_AddNumberToObject(object, "bytes", (double)result->bytes);
+    if (score->raw_bpb > 0) {
+        (void)cJSON_AddNumberToObject(object, "raw_bpb", score->raw_bpb);
+        (void)cJSON_AddNumberToObject(object, "raw_bytes", (double)result->raw_bytes);
+    }
+    return object;
+}
+
+static void add_scores(cJSON *receipt, const struct session *session, const struct report *report) {
+    cJSON *scores = cJSON_AddObjectToObject(receipt, "scores");
+    (void)cJSON_AddItemToObject(scores, "raw", score_object(&report->raw, &report->raw.model));
+    (void)cJSON_AddItemToObject(scores, "averaged",
+                                score_object(&report->averaged, &report->averaged.model));
+    (void)cJSON_AddItemToObject(scores, "packed",
+                                score_object(&report->packed, &report->packed.model));
+    const char *mode = session->experiment->eval.mode == EVAL_SLIDING ? "sliding" : "plain";
+    (void)cJSON_AddItemToObject(scores, mode, score_object(&report->final, &report->final.model));
+    cJSON *cached = score_object(&report->final, &report->final.cached);
+    (void)cJSON_AddBoolToObject(cached, "valid", !report->final.invalid);
+    if (report->final.invalid) {
+        (void)cJSON_AddNumberToObject(cached, "mean_sum", report->final.mean_sum);
+        (void)cJSON_AddNumberToObject(cached, "largest_sum", report->final.largest_sum);
+    }
+    (void)cJSON_AddItemToObject(scores, "cached", cached);
+    if (report->validation_xz > 0) {
+        const double text = (double)report->validation_text;
+        (void)cJSON_AddNumberToObject(scores, "xz_bpb", 8.0 * (double)report->validation_xz / text);
+        (void)cJSON_AddNumberToObject(scores, "xz_given_training_bpb",
+                                      8.0 * (double)report->prefixed_xz / text);
+    }
+}
+
+static void add_plugin(void *argument, const struct plugin_choice *choice) {
+    const fw_plugin *plugin = choice->entry->plugin;
+    char hash[65];
+    sha256_hex(choice->entry->sha256, hash);
+    cJSON *object = cJSON_CreateObject();
+    (void)cJSON_AddStringToObject(object, "kind", kind_name(plugin->kind));
+    (void)cJSON_AddStringToObject(object, "id", plugin->id);
+    (void)cJSON_AddStringToObject(object, "version", plugin->version);
+    (void)cJSON_AddStringToObject(object, "path", choice->entry->path);
+    (void)cJSON_AddStringToObject(object, "sha256", hash);
+    (void)cJSON_AddItemToArray(argument, object);
+}
+
+static void add_bytes(cJSON *receipt, const struct session *session, const struct report *report) {
+    cJSON *bytes = cJSON_AddObjectToObject(receipt, "bytes");
+    (void)cJSON_AddNumberToObject(bytes, "model", (double)report->artifact_bytes);
+    (void)cJSON_AddNumberToObject(bytes, "code_sources", (double)report->code.sources);
+    (void)cJSON_AddNumberToObject(bytes, "code_binaries", (double)report->code.binaries);
+    (void)cJSON_AddNumberToObject(bytes, "total",
+                                  (double)(report->artifact_bytes + report->code.counted));
+    (void)cJSON_AddNumberToObject(bytes, "limit", (double)session->experiment->run.size_limit);
+}
+
+static void add_effects(cJSON *receipt, const struct report *report) {
+    cJSON *effects = cJSON_AddObjectToObject(receipt, "effects");
+    (void)cJSON_AddNumberToObject(effects, "average_relative_distance",
+                                  report->training.average_effect);
+    (void)cJSON_AddNumberToObject(effects, "packing_bpb",
+                                  report->packed.model.bpb - report->averaged.model.bpb);
+    (void)cJSON_AddNumberToObject(effects, "cache_changed_positions",
+                                  (double)report->final.cache_changed);
+    (void)cJSON_AddNumberToObject(effects, "cache_memory_bytes",
+                                  (double)report->final.cache_memory);
+}
+
+static cJSON *make_receipt(const struct session *session, const struct report *report) {
+    const struct experiment *experiment = session->experiment;
+    cJSON *receipt = cJSON_CreateObject();
+    (void)cJSON_AddStringToObject(receipt, "fairway", FAIRWAY_VERSION);
+    (void)cJSON_AddStringToObject(receipt, "name", experiment->run.name);
+    (void)cJSON_AddStringToObject(receipt, "config_sha256", experiment->hash);
+    (void)cJSON_AddNumberToObject(receipt, "seed", (double)experiment->run.seed);
+    (void)cJSON_AddNumberToObject(receipt, "parameters", (double)report->parameters);
+    (void)cJSON_AddNumberToObject(receipt, "steps", (double)report->training.steps);
+    (void)cJSON_AddNumberToObject(receipt, "training_tokens", (double)report->training.tokens);
+    experiment_each_plugin(experiment, add_plugin, cJSON_AddArrayToObject(receipt, "plugins"));
+    cJSON *seconds = cJSON_AddObjectToObject(receipt, "seconds");
+    for (int i = 0; i < PHASES; i++)
+        (void)cJSON_AddNumberToObject(seconds, phase_names[i], report->seconds[i]);
+    add_bytes(receipt, session, report);
+    add_scores(receipt, session, report);
+    add_effects(receipt, report);
+    return receipt;
+}
+
+fw_status report_write_receipt(const struct session *session, const struct report *report,
+                               fw_error *error) {
+    cJSON *receipt = make_receipt(session, report);
+    char *text = cJSON_Print(receipt);
+    cJSON_Delete(receipt);
+    if (text == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the receipt");
+    const fw_status status =
+        file_write(session_path(session, "receipt.json"), text, strlen(text), error);
+    cJSON_free(text);
+    return status;
+}

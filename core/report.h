@@ -1,0 +1,44 @@
+/* The closing table of a run and its receipt. */
+#ifndef FAIRWAY_REPORT_H
+#define FAIRWAY_REPORT_H
+
+#include "code_size.h"
+#include "evaluate.h"
+#include "session.h"
+#include "train.h"
+
+enum phase {
+    PHASE_LOAD,
+    PHASE_TRAIN,
+    PHASE_VALIDATE,
+    PHASE_PACK,
+    PHASE_RELOAD,
+    PHASE_EVALUATE,
+    PHASES
+};
+
+struct report {
+    double seconds[PHASES];
+    struct train_result training; /* without its weights */
+    int64_t parameters;
+    double forward_backward_flops; /* of the whole training */
+    struct evaluate_result raw, averaged, packed, final;
+    bool average_on, cache_on;
+    size_t artifact_bytes;
+    struct code_size code;
+    size_t validation_xz, prefixed_xz; /* bytes; 0: not asked for */
+    size_t validation_text;            /* raw bytes that they stand for */
+};
+
+/* The closing table, to standard output. */
+void report_print(const struct session *session, const struct report *report);
+
+/* One score as a line of a table: label, bits per byte, and by raw bytes where known. */
+void report_print_score(const char *label, const struct score *score, const char *remark);
+void report_print_score_header(void);
+
+/* RUN/receipt.json: everything that the table says and what it rests on. */
+fw_status report_write_receipt(const struct session *session, const struct report *report,
+                               fw_error *error);
+
+#endif

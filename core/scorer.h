@@ -1,0 +1,40 @@
+/* A scorer: an artifact read from disk, its model rebuilt from nothing else, ready to evaluate
+ * tokens. `fairway run` scores through it too, so what it reports is what anyone can reproduce from
+ * the file. */
+#ifndef FAIRWAY_SCORER_H
+#define FAIRWAY_SCORER_H
+
+#include "artifact.h"
+#include "evaluate.h"
+#include "session.h"
+
+struct scorer {
+    struct session session; /* of the configuration inside the artifact */
+    struct artifact artifact;
+    struct model *model;
+};
+
+/* Kinds that scoring needs; the others stay unbound. */
+#define SCORER_KINDS                                                                               \
+    (CONFIG_BIND(FW_DEVICE) | CONFIG_BIND(FW_ATTENTION) | CONFIG_BIND(FW_QUANTIZER) |              \
+     CONFIG_BIND(FW_COMPRESSOR) | CONFIG_BIND(FW_CACHE))
+
+/* Errors: those of artifact_read, config_resolve and unpack_weights, with the artifact's path. */
+fw_status scorer_open(const struct arguments *arguments, const char *path, struct scorer *scorer,
+                      fw_error *error);
+void scorer_close(struct scorer *scorer);
+
+/* The INI text that an artifact carries: the sections that decide the model and its scoring. */
+fw_status scorer_config_text(const struct session *session, char **text, fw_error *error);
+
+/* A model for inference by the session's configuration, uninitialised. */
+fw_status scoring_model(const struct session *session, uint32_t vocabulary, struct model **model,
+                        fw_error *error);
+
+/* Score `corpus` with `model`; options beyond these come from the session. */
+fw_status score_corpus(struct session *session, struct model *model,
+                       const struct token_table *table, const struct corpus *corpus, int64_t mode,
+                       uint64_t max_tokens, bool with_cache, const char *label,
+                       struct evaluate_result *result, fw_error *error);
+
+#endif

@@ -1,0 +1,154 @@
+#include "session.h"
+
+#include <limits.h>
+#include <omp.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "files.h"
+#include "tokenize.h"
+
+static void write_log(void *argument, uint32_t level, const char *message) {
+    struct session *session = argument;
+    static const char *const names[] = {"debug", "info", "warning", "error"};
+    const char *name = names[level <= FW_LOG_ERROR ? level : FW_LOG_ERROR];
+    if (level >= FW_LOG_WARNING) {
+        progress_end(&session->progress);
+        (void)fprintf(stderr, "fairway: %s: %s\n", name, message);
+    }
+    cJSON *fields = cJSON_CreateObject();
+    (void)cJSON_AddStringToObject(fields, "level", name);
+    (void)cJSON_AddStringToObject(fields, "message", message);
+    (void)log_event(session->log, "message", fields, NULL);
+}
+
+static void show_progress(void *argument, const char *what, double done, double total) {
+    struct session *session = argument;
+    progress_update(&session->progress, "%s %3.0f%%", what, total > 0 ? 100 * done / total : 0.0);
+}
+
+static fw_status open_host(struct session *session, fw_error *error) {
+    const struct run_keys *run = &session->experiment->run;
+    if (run->threads > 0) omp_set_num_threads((int)run->threads);
+    const struct host_options options = {.registry = session->registry,
+                                         .seed = (uint64_t)run->seed,
+                                         .log = write_log,
+                                         .progress = show_progress,
+                                         .argument = session};
+    FW_TRY(host_create(&options, &session->host, error));
+    FW_TRY(host_open_device(session->host, &session->experiment->device, error));
+    session->services = host_table(session->host);
+    return FW_OK;
+}
+
+static fw_status open_all(const struct arguments *arguments, const char *path, const char *text,
+                          uint32_t bind, struct session *session, fw_error *error) {
+    FW_TRY(registry_create(arguments->plugin_directories, arguments->n_plugin_directories,
+                           &session->registry, error));
+    FW_TRY(config_load(path, text, arguments->overrides, arguments->n_overrides, &session->config,
+                       error));
+    FW_TRY(config_resolve(session->config, session->registry, bind, &session->experiment, error));
+    return open_host(session, error);
+}
+
+fw_status session_open(const struct arguments *arguments, const char *path, const char *text,
+                       uint32_t bind, struct session *session, fw_error *error) {
+    *session = (struct session){0};
+    progress_begin(&session->progress);
+    const fw_status status = open_all(arguments, path, text, bind, session, error);
+    if (status != FW_OK) session_close(session);
+    return status;
+}
+
+void session_close(struct session *session) {
+    corpus_close(session->training);
+    corpus_close(session->validation);
+    token_table_destroy(session->table);
+    if (session->tokenizer_self != NULL)
+        tokenizer_close(session->tokenizer, session->tokenizer_self);
+    log_close(session->log);
+    session->log = NULL;
+    host_destroy(session->host);
+    config_destroy(session->config);
+    registry_destroy(session->registry);
+    *session = (struct session){0};
+}
+
+fw_status session_open_tokenizer(struct session *session, fw_error *error) {
+    FW_TRY(tokenizer_open(session->host, &session->experiment->tokenizer, &session->tokenizer,
+                          &session->tokenizer_self, error));
+    return token_table_from_tokenizer(session->tokenizer, session->tokenizer_self, &session->table,
+                                      error);
+}
+
+/* ---- corpora ----------------------------------------------------------------------------------
+ */
+
+static struct corpus_options base_options(const struct session *session) {
+    const struct data_keys *data = &session->experiment->data;
+    return (struct corpus_options){.seed = (uint64_t)session->experiment->run.seed,
+                                   .every = (uint32_t)data->hold_out_every,
+                                   .vocabulary =
+                                       session->table != NULL ? session->table->vocabulary : 0,
+                                   .keep_text = data->compare_xz,
+                                   .tokenizer = session->tokenizer,
+                                   .tokenizer_self = session->tokenizer_self};
+}
+
+fw_status session_open_training(struct session *session, fw_error *error) {
+    const struct data_keys *data = &session->experiment->data;
+    const char *where = config_where(session->config, "data", "train");
+    if (data->train[0] == '\0')
+        return fw_fail(error, FW_E_CONFIG,
+                       "%s: data.train is empty; name shards (\"data/train_*.bin\") or text "
+                       "(\"text:books/*.txt\")",
+                       where);
+    struct corpus_options options = base_options(session);
+    options.source = data->train;
+    options.where = where;
+    options.shuffle = data->shuffle;
+    options.part = data->hold_out_every > 0 ? CORPUS_TRAINING_PART : CORPUS_ALL;
+    return corpus_open(&options, &session->training, error);
+}
+
+fw_status session_open_validation(struct session *session, fw_error *error) {
+    const struct data_keys *data = &session->experiment->data;
+    struct corpus_options options = base_options(session);
+    options.max_tokens = (uint64_t)session->experiment->eval.max_tokens;
+    if (data->validation[0] != '\0') {
+        options.source = data->validation;
+        options.where = config_where(session->config, "data", "validation");
+        options.every = 0;
+        return corpus_open(&options, &session->validation, error);
+    }
+    if (data->hold_out_every == 0)
+        return fw_fail(
+            error, FW_E_CONFIG,
+            "%s: data.validation is empty; name a source, or set data.hold_out_every = 10 to "
+            "hold out every tenth training document",
+            config_where(session->config, "data", "validation"));
+    options.source = data->train;
+    options.where = config_where(session->config, "data", "train");
+    options.part = CORPUS_HELD_OUT_PART;
+    return corpus_open(&options, &session->validation, error);
+}
+
+/* ---- the run directory ------------------------------------------------------------------------
+ */
+
+const char *session_path(const struct session *session, const char *name) {
+    static char path[PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/%s", session->experiment->run.output, name);
+    return path;
+}
+
+fw_status session_open_directory(struct session *session, const char *log_name, fw_error *error) {
+    FW_TRY(file_make_directories(session->experiment->run.output, error));
+    char *text = NULL;
+    FW_TRY(config_text(session->config, NULL, &text, error));
+    const fw_status status =
+        file_write(session_path(session, "resolved.ini"), text, strlen(text), error);
+    free(text);
+    FW_TRY(status);
+    return log_open(session_path(session, log_name), &session->log, error);
+}

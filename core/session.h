@@ -1,0 +1,47 @@
+/* What a verb opens before it can work: registry, configuration, host and device, tokenizer,
+ * corpora. */
+#ifndef FAIRWAY_SESSION_H
+#define FAIRWAY_SESSION_H
+
+#include "arguments.h"
+#include "corpus.h"
+#include "host.h"
+#include "log.h"
+#include "progress.h"
+#include "token_table.h"
+
+struct session {
+    struct registry *registry;
+    struct config *config;
+    const struct experiment *experiment;
+    struct host *host;
+    const fw_host *services;
+    const fw_tokenizer *tokenizer;
+    void *tokenizer_self;
+    struct token_table *table;
+    struct corpus *training, *validation;
+    struct log *log;
+    struct progress progress;
+};
+
+/* Registry, configuration (from the INI `path`, or from `text` under that name), host and device.
+ * `bind` as for config_resolve. On failure everything is closed again. */
+fw_status session_open(const struct arguments *arguments, const char *path, const char *text,
+                       uint32_t bind, struct session *session, fw_error *error);
+
+/* The configured tokenizer and its token table. */
+fw_status session_open_tokenizer(struct session *session, fw_error *error);
+
+/* [data] train and validation; the latter from validation or, with hold_out_every, from train. */
+fw_status session_open_training(struct session *session, fw_error *error);
+fw_status session_open_validation(struct session *session, fw_error *error);
+
+/* Create the run directory, write the resolved INI to it and open its log. */
+fw_status session_open_directory(struct session *session, const char *log_name, fw_error *error);
+
+/* DIRECTORY/NAME of the run, in a static buffer that the next call overwrites. */
+const char *session_path(const struct session *session, const char *name);
+
+void session_close(struct session *session);
+
+#endif

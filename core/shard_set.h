@@ -1,0 +1,41 @@
+/* The shards of one output, PREFIX_000000.bin, PREFIX_000001.bin, ..., each with its documents
+ * file. They appear when committed, all or none. */
+#ifndef FAIRWAY_SHARD_SET_H
+#define FAIRWAY_SHARD_SET_H
+
+#include <fairway/error.h>
+#include <stdbool.h>
+
+struct shard_set {
+    char *prefix;
+    uint64_t shard_tokens; /* a document that would exceed this begins the next shard */
+    uint8_t fingerprint[32];
+    bool replace;
+    struct shard_writer **writers;
+    uint32_t n_shards, capacity, n_committed;
+    uint64_t documents, raw_bytes, tokens;
+};
+
+/* E_CONFIG when such shards exist and `replace` is false. */
+fw_status shard_set_open(struct shard_set *set, const char *prefix, uint64_t shard_tokens,
+                         const uint8_t fingerprint[32], bool replace, fw_error *error);
+
+/* Append one document; it stays whole, in a shard of its own when it is longer than others may be.
+ */
+fw_status shard_set_append(struct shard_set *set, const uint16_t *tokens, uint64_t n,
+                           uint64_t raw_bytes, const uint8_t hash[32], fw_error *error);
+
+/* On failure the shards that had appeared are removed again. With `replace`, older shards of higher
+ * numbers are removed, since a glob would find them. */
+fw_status shard_set_commit(struct shard_set *set, fw_error *error);
+
+/* Remove the shards that were committed. */
+void shard_set_remove(struct shard_set *set);
+
+/* Shards not committed vanish. A zeroed set is fine. */
+void shard_set_close(struct shard_set *set);
+
+/* Name of shard `index`; snprintf conventions. */
+int shard_set_name(const struct shard_set *set, uint32_t index, char *out, size_t size);
+
+#endif

@@ -1,0 +1,27 @@
+/* The tokenizer of an experiment, opened; and documents turned into tokens with it. */
+#ifndef FAIRWAY_TOKENIZE_H
+#define FAIRWAY_TOKENIZE_H
+
+#include <fairway/tokenizer.h>
+
+struct host;
+struct plugin_choice;
+
+/* Create the tokenizer that `choice` (bound, config.h) names. E_CONFIG when none is named; E_ABI
+ * when its vocabulary or begin token is impossible; else what its create() returns. */
+fw_status tokenizer_open(struct host *host, const struct plugin_choice *choice,
+                         const fw_tokenizer **tokenizer, void **self, fw_error *error);
+void tokenizer_close(const fw_tokenizer *tokenizer, void *self); /* NULL is fine */
+
+/* Tokens that grow; `tokens` is freed by its owner. */
+struct token_buffer {
+    uint16_t *tokens;
+    size_t n, capacity;
+};
+
+/* Append one document: its begin token where there is one, then its text. E_MEMORY; E_PROTOCOL when
+ * the tokenizer breaks its own bounds; else what encode() returns. The buffer is as before then. */
+fw_status tokenize_document(const fw_tokenizer *tokenizer, void *self, const char *text,
+                            size_t bytes, struct token_buffer *buffer, fw_error *error);
+
+#endif
