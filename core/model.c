@@ -107,6 +107,11 @@ static fw_tensor view_of(const struct model *model, void *arena, uint32_t dtype,
                           weight->shape[2], weight->shape[3]);
 }
 
+/* Ops take per-channel and per-head scales in float32, so these are their own compute copies. */
+static bool has_compute_copy(const struct model *model, uint32_t index) {
+    return model->compute_arena != NULL && model->weights[index].role != FW_ROLE_SCALAR;
+}
+
 static fw_status allocate_weights(struct model *model, fw_error *error) {
     FW_TRY(model_new_arena(model, &model->masters, error));
     if (model->options.training) FW_TRY(model_new_arena(model, &model->gradients, error));
@@ -114,9 +119,10 @@ static fw_status allocate_weights(struct model *model, fw_error *error) {
         const size_t bytes = (size_t)model->arena_count * fw_dtype_size(model->dtype);
         FW_TRY(model->device->allocate(model->device, bytes, &model->compute_arena, error));
     }
-    void *compute = model->compute_arena != NULL ? model->compute_arena : model->masters;
     for (uint32_t i = 0; i < model->n_weights; i++) {
-        model->compute[i] = view_of(model, compute, model->dtype, i);
+        model->compute[i] = has_compute_copy(model, i)
+                                ? view_of(model, model->compute_arena, model->dtype, i)
+                                : view_of(model, model->masters, FW_F32, i);
         if (model->gradients != NULL)
             model->gradient_views[i] = view_of(model, model->gradients, FW_F32, i);
     }
@@ -317,7 +323,7 @@ float *model_masters(const struct model *model) { return model->masters; }
 float *model_gradients(const struct model *model) { return model->gradients; }
 
 fw_tensor model_compute_copy(const struct model *model, uint32_t index) {
-    return model->compute_arena != NULL ? model->compute[index] : fw_absent();
+    return has_compute_copy(model, index) ? model->compute[index] : fw_absent();
 }
 
 static size_t arena_bytes(const struct model *model) {

@@ -19,8 +19,9 @@ struct token_buffer {
     size_t n, capacity;
 };
 
-/* Append one document: its begin token where there is one, then its text. E_MEMORY; E_PROTOCOL when
- * the tokenizer breaks its own bounds; else what encode() returns. The buffer is as before then. */
+/* Append one document: its begin token where there is one, then its text. E_MEMORY; E_PROTOCOL,
+ * E_RANGE when the tokenizer breaks its own bounds; else what encode() returns. The buffer is as
+ * before then. */
 fw_status tokenize_document(const fw_tokenizer *tokenizer, void *self, const char *text,
                             size_t bytes, struct token_buffer *buffer, fw_error *error);
 

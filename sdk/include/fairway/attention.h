@@ -43,15 +43,16 @@ typedef struct fw_attention_call {
     int64_t window;          /* sliding attention window in tokens; 0: all */
     uint32_t accumulate;     /* gradients of weights: 1 adds, 0 overwrites */
     uint32_t n_weights;
-    const fw_tensor *weights; /* compute copies in the order of declaration; never kept */
-    const fw_tensor *grads;   /* F32, same order; NULL in forward */
-    fw_tensor input;          /* [B*T, C] normed, compute */
-    fw_tensor output;         /* [B*T, C] forward: overwritten */
-    fw_tensor value_add;      /* [B*T, value_width] added to V, or absent */
-    fw_tensor d_output;       /* [B*T, C] backward: input */
-    fw_tensor d_input;        /* [B*T, C] backward: overwritten; may not alias d_output */
-    fw_tensor d_value_add;    /* backward: overwritten when value_add is present */
-    fw_tensor cu_seqlens;     /* I32 [B, n+1] document starts, or absent */
+    /* Compute copies in the order of declaration, F32 for FW_ROLE_SCALAR; never kept. */
+    const fw_tensor *weights;
+    const fw_tensor *grads; /* F32, same order; NULL in forward */
+    fw_tensor input;        /* [B*T, C] normed, compute */
+    fw_tensor output;       /* [B*T, C] forward: overwritten */
+    fw_tensor value_add;    /* [B*T, value_width] added to V, or absent */
+    fw_tensor d_output;     /* [B*T, C] backward: input */
+    fw_tensor d_input;      /* [B*T, C] backward: overwritten; may not alias d_output */
+    fw_tensor d_value_add;  /* backward: overwritten when value_add is present */
+    fw_tensor cu_seqlens;   /* I32 [B, n+1] document starts, or absent */
     void *saved;
     void *scratch;
     /* FW_CALIBRATE: tell the host the input rows of linear layer `weight` (index of declaration).

@@ -8,7 +8,7 @@
 
 typedef enum fw_param_type {
     FW_PARAM_BOOL = 1,   /* yes/no, true/false, on/off, 1/0      -> fw_value.integer 1 or 0 */
-    FW_PARAM_INT = 2,    /* decimal, or with the suffix K, M or G -> fw_value.integer */
+    FW_PARAM_INT = 2,    /* decimal; suffix K, M, G = 10^3, 10^6, 10^9 -> fw_value.integer */
     FW_PARAM_FLOAT = 3,  /* as strtod reads it                    -> fw_value.real */
     FW_PARAM_STRING = 4, /* any text                              -> fw_value.text */
     FW_PARAM_ENUM = 5,   /* one of `choices`                      -> fw_value.integer, its index */

@@ -1,0 +1,237 @@
+/* The experiment: entries -> typed, checked, bound to plugins. The story is config_resolve. */
+#include "config.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "config_bind.h"
+#include "files.h"
+#include "params.h"
+
+struct kept {
+    struct kept *next;
+    _Alignas(max_align_t) unsigned char bytes[];
+};
+
+void *config_keep(struct config *config, size_t bytes) {
+    struct kept *kept = calloc(1, sizeof *kept + bytes);
+    if (kept == NULL) return NULL;
+    kept->next = config->kept;
+    config->kept = kept;
+    return kept->bytes;
+}
+
+const char *config_keep_text(struct config *config, const char *format, ...) {
+    va_list arguments, again;
+    va_start(arguments, format);
+    va_copy(again, arguments);
+    const int n = vsnprintf(NULL, 0, format, arguments);
+    va_end(arguments);
+    char *text = n < 0 ? NULL : config_keep(config, (size_t)n + 1);
+    if (text != NULL) (void)vsnprintf(text, (size_t)n + 1, format, again);
+    va_end(again);
+    return text;
+}
+
+fw_status config_load(const char *path, const char *text, const char *const *overrides,
+                      size_t n_overrides, struct config **config, fw_error *error) {
+    struct config *created = calloc(1, sizeof *created);
+    if (created == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory");
+    created->path = config_keep_text(created, "%s", path);
+    fw_status status = created->path != NULL ? FW_OK : fw_fail(error, FW_E_MEMORY, "out of memory");
+    if (status == FW_OK) status = config_read(created, text, overrides, n_overrides, error);
+    if (status != FW_OK) {
+        config_destroy(created);
+        return status;
+    }
+    *config = created;
+    return FW_OK;
+}
+
+void config_destroy(struct config *config) {
+    if (config == NULL) return;
+    for (struct kept *kept = config->kept, *next; kept != NULL; kept = next) {
+        next = kept->next;
+        free(kept);
+    }
+    free(config->entries.items);
+    free(config);
+}
+
+const char *config_where(const struct config *config, const char *section, const char *key) {
+    const struct config_entry *entry = config_find(config, section, key);
+    return entry != NULL ? entry->where : "default";
+}
+
+/* Where to point for a key that may not have been given. */
+static const char *place(const struct config *config, const char *section, const char *key) {
+    const struct config_entry *entry = config_find(config, section, key);
+    return entry != NULL ? entry->where : config->path;
+}
+
+/* Core keys ----------------------------------------------------------------------------------- */
+
+static void store(struct experiment *experiment, const struct core_key *key, fw_value value) {
+    void *to = (char *)experiment + key->offset;
+    switch (key->param.type) {
+    case FW_PARAM_BOOL: *(bool *)to = value.integer != 0; break;
+    case FW_PARAM_INT:
+    case FW_PARAM_ENUM: *(int64_t *)to = value.integer; break;
+    case FW_PARAM_FLOAT: *(double *)to = value.real; break;
+    default: *(const char **)to = value.text; break;
+    }
+}
+
+static fw_status default_name(struct config *config, fw_value *value, fw_error *error) {
+    if (value->text[0] == '\0') {
+        const char *slash = strrchr(config->path, '/');
+        const char *file = slash != NULL ? slash + 1 : config->path;
+        size_t n = strlen(file);
+        if (n > 4 && strcmp(file + n - 4, ".ini") == 0) n -= 4;
+        value->text = config_keep_text(config, "%.*s", (int)n, file);
+        if (value->text == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory");
+    }
+    const char *name = value->text;
+    if (strchr(name, '/') != NULL || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
+        return fw_fail(error, FW_E_CONFIG, "name = %s cannot be the name of a directory", name);
+    return FW_OK;
+}
+
+static fw_status default_output(struct config *config, const char *directory, fw_value *value,
+                                fw_error *error) {
+    if (value->text[0] != '\0') return config_absolute(config, directory, &value->text, error);
+    char working[PATH_MAX];
+    if (getcwd(working, sizeof working) == NULL)
+        return fw_fail(error, FW_E_IO, "the working directory is gone");
+    value->text = config_keep_text(config, "%s/runs/%s", working, config->experiment.run.name);
+    return value->text != NULL ? FW_OK : fw_fail(error, FW_E_MEMORY, "out of memory");
+}
+
+static fw_status complete_text(struct config *config, const struct core_key *key,
+                               const char *directory, fw_value *value, fw_error *error) {
+    switch (key->text) {
+    case KEY_PLAIN: return FW_OK;
+    case KEY_NAME: return default_name(config, value, error);
+    case KEY_OUTPUT: return default_output(config, directory, value, error);
+    case KEY_SOURCES: return config_absolute_sources(config, directory, &value->text, error);
+    case KEY_PLUGIN: return config_absolute_plugin(config, directory, &value->text, error);
+    }
+    return FW_OK;
+}
+
+static fw_status resolve_key(struct config *config, const struct core_section *section,
+                             const struct core_key *key, fw_error *error) {
+    const struct config_entry *entry = config_find(config, section->name, key->param.key);
+    const char *text = entry != NULL ? entry->value : key->param.default_text;
+    const char *directory = entry != NULL ? entry->directory : config->directory;
+    fw_value value;
+    fw_error why = {.struct_size = sizeof why};
+    fw_status status = param_parse(&key->param, text, &value, &why);
+    if (status == FW_OK) status = complete_text(config, key, directory, &value, &why);
+    if (status != FW_OK)
+        return fw_fail(error, status, "%s: [%s] %s", place(config, section->name, key->param.key),
+                       section->name, why.message);
+    store(&config->experiment, key, value);
+    return FW_OK;
+}
+
+static fw_status resolve_core(struct config *config, fw_error *error) {
+    for (size_t i = 0; i < N_CORE_SECTIONS; i++)
+        for (size_t k = 0; k < core_sections[i].n_keys; k++)
+            FW_TRY(resolve_key(config, &core_sections[i], &core_sections[i].keys[k], error));
+    return FW_OK;
+}
+
+/* Checks across keys -------------------------------------------------------------------------- */
+
+static fw_status check_batch(const struct config *config, fw_error *error) {
+    const struct experiment *e = &config->experiment;
+    if (e->run.batch_tokens % e->data.sequence == 0) return FW_OK;
+    const bool given = config_find(config, "run", "batch_tokens") != NULL;
+    return fw_fail(error, FW_E_CONFIG,
+                   "%s: run.batch_tokens = %lld%s is not a multiple of data.sequence = %lld; %lld "
+                   "would be",
+                   given ? place(config, "run", "batch_tokens") : place(config, "data", "sequence"),
+                   (long long)e->run.batch_tokens, given ? "" : " (default)",
+                   (long long)e->data.sequence,
+                   (long long)((e->run.batch_tokens / e->data.sequence + 1) * e->data.sequence));
+}
+
+static fw_status check_stride(const struct config *config, fw_error *error) {
+    const struct experiment *e = &config->experiment;
+    const bool own = e->eval.window != 0;
+    const int64_t window = own ? e->eval.window : e->data.sequence;
+    if (e->eval.mode != EVAL_SLIDING || e->eval.stride <= window) return FW_OK;
+    const bool given = config_find(config, "eval", "stride") != NULL;
+    return fw_fail(
+        error, FW_E_CONFIG,
+        "%s: eval.stride = %lld%s exceeds the window of %lld tokens (%s), so that tokens "
+        "would be skipped",
+        given ? place(config, "eval", "stride")
+              : place(config, own ? "eval" : "data", own ? "window" : "sequence"),
+        (long long)e->eval.stride, given ? "" : " (default)", (long long)window,
+        own ? "eval.window" : "data.sequence");
+}
+
+static fw_status check_limit(const struct config *config, fw_error *error) {
+    const struct run_keys *run = &config->experiment.run;
+    if (run->steps > 0 || run->seconds > 0) return FW_OK;
+    return fw_fail(error, FW_E_CONFIG,
+                   "%s: training has no end: set [run] steps, [run] seconds or both", config->path);
+}
+
+static fw_status check_layers(const struct config *config, fw_error *error) {
+    const long long layers = (long long)config->experiment.model.layers;
+    for (size_t i = 0; i < config->entries.n; i++) {
+        const struct config_entry *entry = &config->entries.items[i];
+        if (strncmp(entry->section, "attention.", 10) != 0) continue;
+        const long long layer = strtoll(entry->section + 10, NULL, 10);
+        if (layer < layers) continue;
+        return fw_fail(error, FW_E_CONFIG,
+                       "%s: [attention.LAYERS] names layer %lld, but model.layers = %lld gives "
+                       "layers 0 to %lld",
+                       entry->where, layer, layers, layers - 1);
+    }
+    return FW_OK;
+}
+
+static fw_status check_experiment(const struct config *config, uint32_t bind, fw_error *error) {
+    FW_TRY(check_batch(config, error));
+    FW_TRY(check_stride(config, error));
+    FW_TRY(check_layers(config, error));
+    /* Without optimizers nothing will be trained. */
+    if ((bind & CONFIG_BIND(FW_OPTIMIZER)) != 0) FW_TRY(check_limit(config, error));
+    return FW_OK;
+}
+
+/* What decides the results: everything but where they are put and what they are called. */
+static fw_status hash_experiment(struct config *config, fw_error *error) {
+    char *text = NULL;
+    FW_TRY(config_write(config, NULL, true, &text, error));
+    uint8_t hash[32];
+    sha256_bytes(text, strlen(text), hash);
+    sha256_hex(hash, config->experiment.hash);
+    free(text);
+    return FW_OK;
+}
+
+fw_status config_resolve(struct config *config, struct registry *registry, uint32_t bind,
+                         const struct experiment **experiment, fw_error *error) {
+    config->resolved = false;
+    memset(&config->experiment, 0, sizeof config->experiment);
+    FW_TRY(resolve_core(config, error));
+    FW_TRY(check_experiment(config, bind, error));
+    FW_TRY(config_bind_all(config, registry, bind, error));
+    config->resolved = true;
+    const fw_status status = hash_experiment(config, error);
+    config->resolved = status == FW_OK;
+    if (status == FW_OK) *experiment = &config->experiment;
+    return status;
+}
+
+fw_status config_text(const struct config *config, const char *const *sections, char **text,
+                      fw_error *error) {
+    return config_write(config, sections, false, text, error);
+}

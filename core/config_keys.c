@@ -1,0 +1,137 @@
+/* The host's own INI keys: default, range, unit and meaning of each. The reference, the resolved
+ * INI and every error message come from these tables. */
+#include "config_keys.h"
+
+#include <math.h>
+#include <string.h>
+
+#define AT(member) offsetof(struct experiment, member)
+#define NUMBER(type_, key_, default_, min_, max_, unit_, member, doc_)                             \
+    { FW_PARAM_RANGE(type_, key_, default_, min_, max_, unit_, doc_), AT(member), KEY_PLAIN }
+#define COUNT(key_, default_, min_, unit_, member, doc_)                                           \
+    NUMBER(FW_PARAM_INT, key_, default_, min_, INFINITY, unit_, member, doc_)
+#define FLAG(key_, default_, member, doc_)                                                         \
+    { FW_PARAM_PLAIN(FW_PARAM_BOOL, key_, default_, doc_), AT(member), KEY_PLAIN }
+#define TEXT(type_, key_, default_, text_, member, doc_)                                           \
+    { FW_PARAM_PLAIN(type_, key_, default_, doc_), AT(member), text_ }
+#define CHOICE(key_, default_, choices_, member, doc_)                                             \
+    { FW_PARAM_CHOICE(key_, default_, choices_, doc_), AT(member), KEY_PLAIN }
+
+static const struct core_key run_keys[] = {
+    TEXT(FW_PARAM_STRING, "name", "", KEY_NAME, run.name,
+         "name of the experiment; empty: that of the INI file"),
+    TEXT(FW_PARAM_PATH, "output", "", KEY_OUTPUT, run.output,
+         "run directory; empty: runs/NAME in the working directory"),
+    TEXT(FW_PARAM_STRING, "device", "auto", KEY_PLUGIN, run.device,
+         "device plugin; auto: cuda where it finds a device, else cpu"),
+    COUNT("seed", "1337", 0, "", run.seed, "seed of weights, batches and everything random"),
+    NUMBER(FW_PARAM_INT, "threads", "0", 0, 4096, "threads", run.threads,
+           "CPU threads; 0: all of the machine"),
+    FLAG("deterministic", "yes", run.deterministic,
+         "same seed and machine give the same bytes when steps limit the run"),
+    COUNT("steps", "0", 0, "steps", run.steps,
+          "length of the training; 0: limited by seconds alone"),
+    NUMBER(FW_PARAM_FLOAT, "seconds", "0", 0, INFINITY, "s", run.seconds,
+           "time limit of the training; 0: limited by steps alone"),
+    COUNT("batch_tokens", "8192", 1, "tokens", run.batch_tokens,
+          "tokens of one step; a multiple of data.sequence"),
+    COUNT("micro_batch", "0", 0, "sequences", run.micro_batch,
+          "sequences of one forward and backward pass; 0: all of the step"),
+    COUNT("warmup_steps", "0", 0, "steps", run.warmup_steps,
+          "the learning rate rises linearly over these"),
+    COUNT("warmdown_steps", "0", 0, "steps", run.warmdown_steps,
+          "the learning rate falls linearly to 0 over the last of these"),
+    NUMBER(FW_PARAM_FLOAT, "gradient_clip", "0.3", 0, INFINITY, "", run.gradient_clip,
+           "largest global norm of the gradient; 0: no clipping"),
+    COUNT("validate_every", "0", 0, "steps", run.validate_every,
+          "steps between validations; 0: only at the end"),
+    COUNT("log_every", "10", 1, "steps", run.log_every, "steps between lines of the log"),
+    COUNT("size_limit", "16000000", 1, "bytes", run.size_limit, "largest artifact, code included"),
+};
+
+static const struct core_key data_keys[] = {
+    TEXT(FW_PARAM_STRING, "train", "", KEY_SOURCES, data.train,
+         "training sources: shard globs, text:GLOB, jsonl:GLOB, list:FILE"),
+    TEXT(FW_PARAM_STRING, "validation", "", KEY_SOURCES, data.validation, "validation sources"),
+    NUMBER(FW_PARAM_INT, "sequence", "512", 1, 1 << 20, "tokens", data.sequence,
+           "length of training sequences"),
+    COUNT("hold_out_every", "0", 0, "documents", data.hold_out_every,
+          "every n-th training document becomes validation; 0: none"),
+    FLAG("shuffle", "yes", data.shuffle, "shuffle the documents of text sources by the seed"),
+    FLAG("compare_xz", "no", data.compare_xz, "report how small xz -9e makes the validation text"),
+};
+
+static const struct core_key model_keys[] = {
+    NUMBER(FW_PARAM_INT, "layers", "4", 1, 256, "layers", model.layers, "transformer blocks"),
+    NUMBER(FW_PARAM_INT, "width", "256", 1, 65536, "", model.width, "width of the residual stream"),
+    NUMBER(FW_PARAM_INT, "mlp_width", "768", 1, 1 << 20, "", model.mlp_width,
+           "hidden width of the MLP"),
+    NUMBER(FW_PARAM_FLOAT, "softcap", "30", 0, 1e6, "", model.softcap,
+           "logits are softcap * tanh(logits / softcap); 0: uncapped"),
+    NUMBER(FW_PARAM_FLOAT, "embedding_init", "0.005", 0, 100, "", model.embedding_init,
+           "standard deviation of the initial embedding"),
+};
+
+static const char *const modes[] = {"plain", "sliding", NULL};
+static const char *const violations[] = {"error", "report", NULL};
+
+static const struct core_key eval_keys[] = {
+    CHOICE("mode", "sliding", modes, eval.mode,
+           "plain: windows side by side; sliding: overlapping ones, each token scored once"),
+    NUMBER(FW_PARAM_INT, "window", "0", 0, 1 << 20, "tokens", eval.window,
+           "tokens of context and target together; 0: data.sequence"),
+    NUMBER(FW_PARAM_INT, "stride", "64", 1, 1 << 20, "tokens", eval.stride,
+           "tokens that a sliding window advances, at most the window"),
+    NUMBER(FW_PARAM_INT, "batch", "8", 1, 65536, "windows", eval.batch,
+           "windows in one forward pass"),
+    COUNT("max_tokens", "0", 0, "tokens", eval.max_tokens, "validation tokens to score; 0: all"),
+    COUNT("ladder_tokens", "0", 0, "tokens", eval.ladder_tokens,
+          "tokens of the comparison of raw, averaged and packed weights; 0: all"),
+    CHOICE("on_violation", "error", violations, eval.on_violation,
+           "a score whose distribution does not sum to one: stop, or report it as INVALID"),
+};
+
+#define CORE(name, doc, keys)                                                                      \
+    { name, doc, keys, sizeof keys / sizeof keys[0] }
+const struct core_section core_sections[N_CORE_SECTIONS] = {
+    CORE("run", "The run: device, length, batch, clock.", run_keys),
+    CORE("data", "What is trained on and what is scored.", data_keys),
+    CORE("model", "The model's shape.", model_keys),
+    CORE("eval", "How the packed model is scored.", eval_keys),
+};
+
+#define GROUP(i) (AT(optimizer) + (i) * sizeof(struct plugin_choice))
+const struct plugin_section plugin_sections[N_PLUGIN_SECTIONS] = {
+    {"device", FW_DEVICE, NULL, "Keys of the device that [run] device names.", AT(device)},
+    {"tokenizer", FW_TOKENIZER, "bytes", "How text becomes tokens.", AT(tokenizer)},
+    {"attention", FW_ATTENTION, "gqa",
+     "The attention sublayer; [attention.3], [attention.0-6] or [attention.0-2,5] changes it for "
+     "these layers.",
+     AT(attention)},
+    {"optimizer.matrix", FW_OPTIMIZER, "muon", "Trains the matrices.", GROUP(OPTIMIZER_MATRIX)},
+    {"optimizer.embed", FW_OPTIMIZER, "adamw", "Trains the embedding.", GROUP(OPTIMIZER_EMBED)},
+    {"optimizer.scalar", FW_OPTIMIZER, "adamw", "Trains scales, gains and other small vectors.",
+     GROUP(OPTIMIZER_SCALAR)},
+    {"average", FW_AVERAGER, "ema", "Which weights are exported.", AT(average)},
+    {"quantize", FW_QUANTIZER, "int8", "Weights to symbols.", AT(quantize)},
+    {"compress", FW_COMPRESSOR, "lzma", "Symbols to bytes.", AT(compress)},
+    {"cache", FW_CACHE, "ngram", "The cache that learns from the text already scored.", AT(cache)},
+};
+
+const struct core_section *core_section_find(const char *name) {
+    for (size_t i = 0; i < N_CORE_SECTIONS; i++)
+        if (strcmp(core_sections[i].name, name) == 0) return &core_sections[i];
+    return NULL;
+}
+
+const struct core_key *core_key_find(const struct core_section *section, const char *key) {
+    for (size_t i = 0; i < section->n_keys; i++)
+        if (strcmp(section->keys[i].param.key, key) == 0) return &section->keys[i];
+    return NULL;
+}
+
+const struct plugin_section *plugin_section_find(const char *name) {
+    for (size_t i = 0; i < N_PLUGIN_SECTIONS; i++)
+        if (strcmp(plugin_sections[i].name, name) == 0) return &plugin_sections[i];
+    return NULL;
+}

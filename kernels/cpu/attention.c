@@ -1,0 +1,258 @@
+/* Causal grouped-query attention, forward: blocks of queries against blocks of keys with a running
+ * softmax (Dao, 2023), so that no T x T matrix exists. Exclusive self attention is applied to the
+ * finished rows. One (sequence, head, block of queries) is one unit of work on one thread. */
+#include "attention.h"
+
+#include "cpu_math.h"
+
+#include <limits.h>
+#include <omp.h>
+#include <string.h>
+
+/* ---- shared with the backward pass ------------------------------------------------------------
+ */
+
+/* Start of the document that holds `position`: the last entry that is not after it. */
+static int64_t document_start(const int32_t *starts, int64_t n, int64_t position) {
+    int64_t low = 0, high = n; /* starts[low - 1] <= position < starts[high] */
+    while (low < high) {
+        const int64_t middle = (low + high) / 2;
+        if (starts[middle] <= position)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low > 0 ? starts[low - 1] : 0;
+}
+
+void cpu_block_init(cpu_block *block, const fw_flash_attention *a, int64_t b, int64_t t0) {
+    block->t0 = t0;
+    block->rows = cpu_min(CPU_QUERIES, a->q.shape[1] - t0);
+    block->shift = a->k.shape[1] - a->q.shape[1];
+    for (int64_t i = 0; i < block->rows; i++) {
+        const int64_t own = t0 + i + block->shift;
+        int64_t first = a->window > 0 ? cpu_max(0, own - a->window + 1) : 0;
+        if (a->cu_seqlens.data != NULL) {
+            const int64_t n = a->cu_seqlens.shape[1];
+            const int32_t *starts = (const int32_t *)a->cu_seqlens.data + b * n;
+            first = cpu_max(first, document_start(starts, n, own));
+        }
+        block->first[i] = first;
+    }
+}
+
+float cpu_dot(const float *a, const float *b, int64_t width) {
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < width; i++) sum += a[i] * b[i];
+    return sum;
+}
+
+cpu_length cpu_unit(const float *v, float *unit, int64_t width) {
+    const float norm = sqrtf(cpu_dot(v, v, width));
+    const cpu_length length = {norm > 1e-12f ? norm : 1e-12f, norm > 1e-12f};
+    const float inverse = 1.0f / length.value;
+#pragma omp simd
+    for (int64_t i = 0; i < width; i++) unit[i] = v[i] * inverse;
+    return length;
+}
+
+static fw_status check_shapes(const char *op, const fw_flash_attention *a, fw_error *error) {
+    const int64_t any[4] = {-1, -1, -1, -1};
+    FW_TRY(cpu_check_heads(op, "q", &a->q, any, error));
+    FW_TRY(cpu_check_heads(op, "k", &a->k, any, error));
+    const int64_t *q = a->q.shape, *k = a->k.shape;
+    if (k[0] != q[0] || k[3] != q[3] || k[1] < q[1] || k[2] < 1 || q[2] % cpu_max(k[2], 1) != 0)
+        return fw_fail(error, FW_E_SHAPE,
+                       "%s: q is [%lld,%lld,%lld,%lld] and k is [%lld,%lld,%lld,%lld]; k needs the "
+                       "same batch and width, no fewer positions and a divisor of the heads",
+                       op, (long long)q[0], (long long)q[1], (long long)q[2], (long long)q[3],
+                       (long long)k[0], (long long)k[1], (long long)k[2], (long long)k[3]);
+    if (q[3] < 1 || q[3] > CPU_MAX_HEAD)
+        return fw_fail(error, FW_E_UNSUPPORTED, "%s: heads of width %lld; 1 to %d are supported",
+                       op, (long long)q[3], CPU_MAX_HEAD);
+    FW_TRY(cpu_check_heads(op, "v", &a->v, k, error));
+    FW_TRY(cpu_check_heads(op, "out", &a->out, q, error));
+    const int64_t rows = q[0] * q[1] * q[2];
+    FW_TRY(cpu_check_packed(op, "log_sum_exp", &a->log_sum_exp, FW_F32, rows, error));
+    if (a->exclude_self)
+        FW_TRY(cpu_check_packed(op, "self_dot", &a->self_dot, FW_F32, rows, error));
+    return FW_OK;
+}
+
+fw_status cpu_attention_check(const char *op, const fw_flash_attention *a, fw_error *error) {
+    FW_TRY(check_shapes(op, a, error));
+    if (a->window < 0)
+        return fw_fail(error, FW_E_ARGUMENT, "%s: window is %lld; 0 stands for no window", op,
+                       (long long)a->window);
+    if (a->cu_seqlens.data == NULL) return FW_OK;
+    FW_TRY(cpu_check_packed(op, "cu_seqlens", &a->cu_seqlens, FW_I32, -1, error));
+    if (a->cu_seqlens.rank != 2 || a->cu_seqlens.shape[0] != a->q.shape[0])
+        return fw_fail(
+            error, FW_E_SHAPE, "%s: cu_seqlens has rank %u and %lld rows, expected [%lld,n]", op,
+            a->cu_seqlens.rank, (long long)a->cu_seqlens.shape[0], (long long)a->q.shape[0]);
+    if (a->k.shape[1] != a->q.shape[1])
+        return fw_fail(error, FW_E_UNSUPPORTED,
+                       "%s: cu_seqlens needs as many keys as queries, not %lld and %lld", op,
+                       (long long)a->k.shape[1], (long long)a->q.shape[1]);
+    return FW_OK;
+}
+
+size_t cpu_attention_scratch(fw_device *device, const fw_flash_attention *a) {
+    (void)device, (void)a;
+    return 0; /* tiles live in the device's workspace */
+}
+
+/* ---- forward ----------------------------------------------------------------------------------
+ */
+
+/* One thread's tiles, carved from its workspace. */
+typedef struct tiles {
+    float *scores;  /* QUERIES x KEYS */
+    float *sums;    /* QUERIES x D: the unnormalised output */
+    float *maximum; /* QUERIES */
+    float *total;   /* QUERIES: sum of exp(score - maximum) */
+    float *unit;    /* D */
+} tiles;
+
+_Static_assert((CPU_QUERIES * (CPU_KEYS + CPU_MAX_HEAD + 2) + CPU_MAX_HEAD) * sizeof(float) <=
+                   CPU_WORKSPACE_BYTES,
+               "the forward tiles must fit the workspace");
+
+static tiles carve(float *memory) {
+    tiles t = {.scores = memory};
+    t.sums = t.scores + CPU_QUERIES * CPU_KEYS;
+    t.maximum = t.sums + CPU_QUERIES * CPU_MAX_HEAD;
+    t.total = t.maximum + CPU_QUERIES;
+    t.unit = t.total + CPU_QUERIES;
+    return t;
+}
+
+static float row_maximum(const float *row, cpu_span span, float start) {
+    float largest = start;
+#pragma omp simd reduction(max : largest)
+    for (int64_t j = span.begin; j < span.end; j++) largest = row[j] > largest ? row[j] : largest;
+    return largest;
+}
+
+/* row <- exp(row - maximum) inside the span, 0 outside; returns the sum. */
+static float row_exp(float *row, cpu_span span, int64_t columns, float maximum) {
+    float sum = 0.0f;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t j = span.begin; j < span.end; j++) {
+        row[j] = cpu_exp(row[j] - maximum);
+        sum += row[j];
+    }
+    for (int64_t j = 0; j < span.begin; j++) row[j] = 0.0f;
+    for (int64_t j = span.end; j < columns; j++) row[j] = 0.0f;
+    return sum;
+}
+
+/* Scores of one tile -> weights relative to the running maximum, which moves sums and totals. */
+static void softmax_tile(const tiles *t, const cpu_block *block, int64_t k0, int64_t columns,
+                         int64_t width) {
+    for (int64_t i = 0; i < block->rows; i++) {
+        float *row = t->scores + i * CPU_KEYS;
+        const cpu_span span = cpu_visible(block, i, k0, columns);
+        if (span.begin >= span.end) {
+            memset(row, 0, (size_t)columns * sizeof(float));
+            continue;
+        }
+        const float maximum = row_maximum(row, span, t->maximum[i]);
+        const float shrink = cpu_exp(t->maximum[i] - maximum); /* 0 for the first tile */
+        t->total[i] = t->total[i] * shrink + row_exp(row, span, columns, maximum);
+        t->maximum[i] = maximum;
+        if (shrink == 1.0f) continue;
+        float *sums = t->sums + i * width;
+#pragma omp simd
+        for (int64_t d = 0; d < width; d++) sums[d] *= shrink;
+    }
+}
+
+static void forward_tile(const fw_flash_attention *a, const tiles *t, const cpu_block *block,
+                         cpu_head q, cpu_head k, cpu_head v, int64_t k0, int64_t columns) {
+    const int64_t width = a->q.shape[3];
+    cpu_multiply(&(cpu_product){.transpose_b = 1,
+                                .m = block->rows,
+                                .n = columns,
+                                .k = width,
+                                .alpha = a->scale,
+                                .a = cpu_at(q, block->t0),
+                                .lda = q.stride,
+                                .b = cpu_at(k, k0),
+                                .ldb = k.stride,
+                                .c = t->scores,
+                                .ldc = CPU_KEYS});
+    softmax_tile(t, block, k0, columns, width);
+    cpu_multiply(&(cpu_product){.m = block->rows,
+                                .n = width,
+                                .k = columns,
+                                .alpha = 1.0f,
+                                .beta = 1.0f,
+                                .a = t->scores,
+                                .lda = CPU_KEYS,
+                                .b = cpu_at(v, k0),
+                                .ldb = v.stride,
+                                .c = t->sums,
+                                .ldc = width});
+}
+
+/* Normalise the rows, leave the logarithm for backward, take out the part along the own value. */
+static void finish_rows(const fw_flash_attention *a, const tiles *t, const cpu_block *block,
+                        int64_t b, int64_t h, cpu_head v) {
+    const int64_t width = a->q.shape[3], statistics = (b * a->q.shape[2] + h) * a->q.shape[1];
+    const cpu_head out = cpu_head_of(&a->out, b, h);
+    for (int64_t i = 0; i < block->rows; i++) {
+        const int64_t position = block->t0 + i;
+        const float *sums = t->sums + i * width, inverse = 1.0f / t->total[i];
+        float *row = cpu_at(out, position), dot = 0.0f;
+#pragma omp simd
+        for (int64_t d = 0; d < width; d++) row[d] = sums[d] * inverse;
+        ((float *)a->log_sum_exp.data)[statistics + position] = t->maximum[i] + logf(t->total[i]);
+        if (!a->exclude_self) continue;
+        (void)cpu_unit(cpu_at(v, position + block->shift), t->unit, width);
+        dot = cpu_dot(row, t->unit, width);
+#pragma omp simd
+        for (int64_t d = 0; d < width; d++) row[d] -= dot * t->unit[d];
+        ((float *)a->self_dot.data)[statistics + position] = dot;
+    }
+}
+
+static void forward_block(const fw_flash_attention *a, const tiles *t, int64_t b, int64_t h,
+                          int64_t t0) {
+    const int64_t width = a->q.shape[3], kv = h / (a->q.shape[2] / a->k.shape[2]);
+    const cpu_head q = cpu_head_of(&a->q, b, h), k = cpu_head_of(&a->k, b, kv);
+    const cpu_head v = cpu_head_of(&a->v, b, kv);
+    cpu_block block;
+    cpu_block_init(&block, a, b, t0);
+    for (int64_t i = 0; i < block.rows; i++) {
+        t->maximum[i] = -INFINITY;
+        t->total[i] = 0.0f;
+    }
+    memset(t->sums, 0, (size_t)(block.rows * width) * sizeof(float));
+    const int64_t end = t0 + block.rows + block.shift;
+    for (int64_t k0 = block.first[0]; k0 < end; k0 += CPU_KEYS)
+        forward_tile(a, t, &block, q, k, v, k0, cpu_min(CPU_KEYS, end - k0));
+    finish_rows(a, t, &block, b, h, v);
+}
+
+fw_status cpu_attention_forward(fw_device *device, const fw_flash_attention *a, fw_error *error) {
+    CPU_ARGUMENTS("attention_forward", device, a, error);
+    FW_TRY(cpu_attention_check("attention_forward", a, error));
+    const cpu_device *cpu = cpu_self(device);
+    const int64_t tokens = a->q.shape[1], heads = a->q.shape[2];
+    const int64_t blocks = (tokens + CPU_QUERIES - 1) / CPU_QUERIES;
+    const int64_t units = a->q.shape[0] * heads * blocks;
+#pragma omp parallel num_threads(cpu->threads) if (units > 1)
+    {
+        const tiles t = carve((float *)cpu_workspace(cpu, omp_get_thread_num()));
+        /* Late blocks see the most keys: start with them, so that no thread ends with a long one.
+         */
+#pragma omp for schedule(dynamic)
+        for (int64_t unit = 0; unit < units; unit++) {
+            const int64_t block = blocks - 1 - unit % blocks, head = unit / blocks;
+            forward_block(a, &t, head / heads, head % heads, block * CPU_QUERIES);
+        }
+    }
+    return FW_OK;
+}

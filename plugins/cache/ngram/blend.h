@@ -1,0 +1,75 @@
+/* From counts to a distribution: experts stacked on the language model.
+ *
+ * Expert e (each order's follower list, then the match on top) states F_e over the tokens it lists,
+ *     F_e(v) = (count(v) - discount) / sum over listed tokens, or 1 at the match's token,
+ *     P_e(v) = w_e F_e(v) + (1 - w_e) P_below(v), and below the lowest stands the model's row.
+ * Everything sums to one by construction: the row keeps the product of all (1 - w_e).
+ *
+ * Weights are learned online (ngram) or follow from the counts alone (ngram_counts). A learned
+ * weight belongs to a cell: how often the context was seen, how many followers it has, whether its
+ * first follower was right last time, and what the model thinks of that follower. After a token is
+ * scored, each weight moves towards the posterior probability that its expert produced the token,
+ * as far as the draw reached it past the experts above: one online step of expectation
+ * maximisation. An expert that is worse than what lies below it loses its weight. */
+#ifndef NGRAM_BLEND_H
+#define NGRAM_BLEND_H
+
+#include "contexts.h"
+
+typedef struct blend_options {
+    bool learn;
+    uint32_t min_order;     /* shortest context that is asked */
+    uint32_t min_count;     /* tokens counted in a context before it is asked */
+    uint32_t max_followers; /* most frequent followers that an expert lists */
+    uint32_t match_length;  /* longest match told apart from longer ones; 0: no match expert */
+    double discount;        /* taken off each count */
+    double weight;          /* learn: where a weight starts; else: factor of every weight */
+    double window;          /* learn: tokens over which a weight averages */
+} blend_options;
+
+/* A learned weight. */
+typedef struct cell {
+    double weight;
+    double updates;
+} cell;
+
+/* One expert of the prediction that was stated last. */
+typedef struct expert {
+    uint32_t order; /* 0: the match */
+    uint32_t listed;
+    double weight;
+    double scale; /* 1 / sum of the listed counts after discount */
+    cell *learned;
+} expert;
+
+typedef struct blend {
+    const fw_host *host;
+    blend_options options;
+    uint32_t vocabulary;
+    uint32_t max_order;
+    uint32_t max_entries;
+    cell *cells;     /* by order and bucket, when learning */
+    double *row;     /* V: the model's row of the pending prediction, when learning */
+    uint64_t *marks; /* V: number of the prediction (upper half) and entry (lower half) */
+    uint32_t stated; /* predictions so far, never 0 while marks are in use */
+    uint32_t n_experts;
+    bool pending; /* a prediction awaits its token */
+    expert experts[MAX_ORDER + 1];
+    bool right[MAX_ORDER + 1]; /* by order: was the first follower right the last time */
+} blend;
+
+/* E_MEMORY. */
+fw_status blend_create(const fw_host *host, const fw_cache_shape *shape, uint32_t max_order,
+                       blend_options options, blend *mixer, fw_error *error);
+void blend_destroy(blend *mixer);
+void blend_clear(blend *mixer);
+
+void blend_predict(blend *mixer, const contexts *here, const fw_row *row,
+                   fw_prediction *prediction);
+
+/* Learn from the token that contexts_find looked up; call between find and advance. */
+void blend_learn(blend *mixer, const contexts *here, uint32_t token);
+
+uint64_t blend_bytes(const blend *mixer);
+
+#endif

@@ -1,0 +1,218 @@
+/* `fairway data`: what it writes, what it refuses, and that failures leave nothing behind. */
+#include <commands.h>
+#include <corpus.h>
+#include <fcntl.h>
+#include <shard.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "workspace.h"
+
+static char printed[16384], complained[16384];
+
+static int redirect(int stream, const char *path) {
+    const int saved = dup(stream);
+    const int file = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+    assert_true(saved >= 0 && file >= 0 && dup2(file, stream) >= 0);
+    (void)close(file);
+    return saved;
+}
+
+static void restore(int stream, int saved, const char *path, char *text, size_t room) {
+    assert_true(dup2(saved, stream) >= 0);
+    (void)close(saved);
+    size_t size;
+    char *data = read_bytes(path, &size);
+    (void)snprintf(text, room, "%s", data);
+    free(data);
+    (void)unlink(path);
+}
+
+/* Run `fairway data WORD...`, capturing both streams; the exit code. The output files are limited
+ * to `room` bytes when that is not 0. */
+static int run_in(size_t room, const char *words) {
+    char line[1024];
+    char *argv[64] = {line};
+    (void)snprintf(line, sizeof line, "data %s", words);
+    int argc = 0;
+    for (char *rest = NULL, *word = strtok_r(line, " ", &rest); word != NULL && argc < 63;
+         word = strtok_r(NULL, " ", &rest))
+        argv[argc++] = word;
+    (void)fflush(NULL);
+    const int out = redirect(STDOUT_FILENO, "/tmp/fairway-test-out");
+    const int err = redirect(STDERR_FILENO, "/tmp/fairway-test-err");
+    if (room > 0) limit_file_size(room);
+    const int code = cmd_data(argc, argv);
+    limit_file_size(0);
+    (void)fflush(NULL);
+    restore(STDOUT_FILENO, out, "/tmp/fairway-test-out", printed, sizeof printed);
+    restore(STDERR_FILENO, err, "/tmp/fairway-test-err", complained, sizeof complained);
+    return code;
+}
+
+static int run(const char *words) { return run_in(0, words); }
+
+static void expect_success(const char *words) {
+    if (run(words) != 0) fail_msg("data %s: %s", words, complained);
+}
+
+static void expect_refusal(const char *words, const char *part) {
+    assert_int_equal(run(words), 2);
+    if (strncmp(complained, "fairway: ", 9) != 0 || strstr(complained, part) == NULL)
+        fail_msg("data %s: \"%s\" where \"%s\" was expected", words, complained, part);
+    assert_int_equal(strcspn(complained, "\n") + 1, strlen(complained)); /* one line */
+}
+
+static void write_numbered(size_t n) {
+    char lines[4096] = "";
+    for (size_t i = 0; i < n; i++) {
+        const size_t used = strlen(lines);
+        (void)snprintf(lines + used, sizeof lines - used, "{\"text\":\"d%zu\"}\n", i % 10);
+    }
+    write_text("in.jsonl", lines);
+}
+
+/* All of a shard's tokens as text, '|' for the begin token. */
+static const char *shard_text(const char *path) {
+    static char text[4096];
+    fw_error error = {.struct_size = sizeof error};
+    struct shard shard;
+    assert_ok(shard_open(path, &shard, &error), &error);
+    assert_true(shard.n_tokens < sizeof text);
+    for (uint64_t i = 0; i < shard.n_tokens; i++)
+        text[i] = shard.tokens[i] == 256 ? '|' : (char)shard.tokens[i];
+    text[shard.n_tokens] = '\0';
+    shard_close(&shard);
+    return text;
+}
+
+static void test_one_shard(void **state) {
+    (void)state;
+    write_numbered(3);
+    write_text("a b.txt", "file");
+    write_text("c.md", "more");
+    expect_success("--out o in.jsonl text:*.txt c.md");
+    assert_string_equal(shard_text("o_000000.bin"), "|d0|d1|d2|file|more");
+    assert_string_equal(listing(), "a b.txt c.md in.jsonl o_000000.bin o_000000.bin.documents ");
+    assert_non_null(strstr(printed, "o_000000.bin"));
+    expect_success("--info o_000000.bin");
+    assert_non_null(strstr(printed, "tokens         19\n"));
+    assert_non_null(strstr(printed, "largest token  256\n"));
+    assert_non_null(strstr(printed, "documents      5\n"));
+    assert_non_null(strstr(printed, "raw bytes      14 "));
+    assert_int_equal(unlink("o_000000.bin.documents"), 0);
+    expect_success("--info o_000000.bin");
+    assert_non_null(strstr(printed, "documents      unknown"));
+}
+
+/* A document stays whole; one that is longer than a shard may be has its own. */
+static void test_split(void **state) {
+    (void)state;
+    write_text("in.jsonl", "{\"text\":\"ab\"}\n{\"text\":\"cd\"}\n{\"text\":\"efghijkl\"}\n"
+                           "{\"text\":\"m\"}\n{\"text\":\"n\"}\n{\"text\":\"o\"}\n");
+    expect_success("--out o --shard-tokens 6 in.jsonl");
+    assert_string_equal(shard_text("o_000000.bin"), "|ab|cd");
+    assert_string_equal(shard_text("o_000001.bin"), "|efghijkl");
+    assert_string_equal(shard_text("o_000002.bin"), "|m|n|o");
+    assert_int_equal(access("o_000003.bin", F_OK), -1);
+}
+
+static void test_hold_out_and_shuffle(void **state) {
+    (void)state;
+    write_numbered(10);
+    expect_success("--out o --hold-out 4 in.jsonl");
+    assert_string_equal(shard_text("o_000000.bin"), "|d0|d1|d2|d4|d5|d6|d8|d9");
+    assert_string_equal(shard_text("o_val_000000.bin"), "|d3|d7");
+    assert_non_null(strstr(printed, "validation = o_val_*.bin"));
+    expect_success("--out p --shuffle --seed 3 in.jsonl");
+    char first[256];
+    (void)snprintf(first, sizeof first, "%s", shard_text("p_000000.bin"));
+    assert_string_not_equal(first, "|d0|d1|d2|d3|d4|d5|d6|d7|d8|d9");
+    expect_success("--out q --shuffle --seed 3 in.jsonl");
+    assert_string_equal(shard_text("q_000000.bin"), first);
+}
+
+/* Shards and the text they were made of are the same corpus. */
+static void test_tokenizer_from_ini(void **state) {
+    (void)state;
+    write_numbered(4);
+    write_text("x.ini", "[run]\nsteps = 1\n[tokenizer]\nplugin = bytes\nbegin = no\n");
+    expect_success("--config x.ini --out o in.jsonl");
+    assert_string_equal(shard_text("o_000000.bin"), "d0d1d2d3");
+    expect_success("--set tokenizer.begin=no --tokenizer bytes --out p in.jsonl");
+    assert_string_equal(shard_text("p_000000.bin"), "d0d1d2d3");
+}
+
+static void test_existing_shards(void **state) {
+    (void)state;
+    write_numbered(9);
+    expect_success("--out o --shard-tokens 9 in.jsonl");
+    assert_int_equal(access("o_000002.bin", F_OK), 0);
+    expect_refusal("--out o in.jsonl", "o_000000.bin exists already");
+    expect_success("--out o --force in.jsonl"); /* one shard now: the others would be found too */
+    assert_string_equal(listing(), "in.jsonl o_000000.bin o_000000.bin.documents ");
+}
+
+static void test_refusals(void **state) {
+    (void)state;
+    write_numbered(3);
+    write_text("bad.jsonl", "{\"text\":\"a\"}\n{\"texts\":\"b\"}\n");
+    write_text("empty.jsonl", "");
+    expect_refusal("", "name text or JSON lines");
+    expect_refusal("--info", "name the shards");
+    expect_refusal("in.jsonl", "--out PREFIX is missing");
+    expect_refusal("--out", "--out needs a value");
+    expect_refusal("--oot o in.jsonl", "did you mean --out?");
+    expect_refusal("--out o bad.jsonl", "bad.jsonl:2: the object has no \"text\"");
+    expect_refusal("--out o empty.jsonl", "no document");
+    expect_refusal("--out o none.jsonl", "no file none.jsonl");
+    expect_refusal("--out o in.xyz", "text:in.xyz or jsonl:in.xyz");
+    expect_refusal("--out o txt:in", "text:FILES");
+    expect_refusal("--out none/o in.jsonl", "none/o_000000.bin");
+    expect_refusal("--out o --hold-out 1 in.jsonl", "--hold-out");
+    expect_refusal("--out o --hold-out 4 in.jsonl", "only 3 documents");
+    expect_refusal("--out o --shard-tokens 0 in.jsonl", "--shard-tokens");
+    expect_refusal("--out o --shard-tokens x in.jsonl", "--shard-tokens");
+    expect_refusal("--out o --tokenizer nosuch in.jsonl", "nosuch");
+    expect_refusal("--out o --config none.ini in.jsonl", "none.ini");
+    expect_refusal("--info in.jsonl", "in.jsonl is not a token shard");
+    expect_refusal("--info none.bin", "none.bin");
+    assert_string_equal(listing(), "bad.jsonl empty.jsonl in.jsonl ");
+}
+
+static void test_no_room(void **state) {
+    (void)state;
+    write_numbered(40);
+    for (size_t room = 1; room < 2600; room += 173) {
+        const int code = run_in(room, "--out o --hold-out 5 --shard-tokens 50 in.jsonl");
+        if (code == 0) continue;
+        assert_non_null(strstr(complained, "fairway: cannot write o_"));
+        assert_string_equal(listing(), "in.jsonl ");
+    }
+    assert_int_equal(run_in(600, "--out p in.jsonl"), 2);
+    assert_int_equal(access("p_000000.bin", F_OK), -1);
+}
+
+static void test_help(void **state) {
+    (void)state;
+    assert_int_equal(run("--help"), 0);
+    assert_non_null(strstr(printed, "usage: fairway data"));
+    assert_non_null(strstr(printed, "--hold-out"));
+    assert_string_equal(complained, "");
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, workspace_setup, workspace_teardown)
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        TEST(test_one_shard),
+        TEST(test_split),
+        TEST(test_hold_out_and_shuffle),
+        TEST(test_tokenizer_from_ini),
+        TEST(test_existing_shards),
+        TEST(test_refusals),
+        TEST(test_no_room),
+        TEST(test_help),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

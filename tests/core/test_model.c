@@ -1,0 +1,267 @@
+/* The whole model on the CPU device: gradients against finite differences of the loss, causality,
+ * independence of sequences in a batch, gradient accumulation, initial values. */
+#include "support.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "model.h"
+#include "session.h"
+
+enum { VOCABULARY = 37, BATCH = 3, TOKENS = 19, ROWS = BATCH * TOKENS };
+
+static const char xsa_ini[] = "[model]\nlayers = 2\nwidth = 32\nmlp_width = 48\n"
+                              "[attention]\nplugin = xsa\nheads = 4\nkv_heads = 2\nrope_dims = 4\n"
+                              "[attention.0]\nplugin = gqa\n";
+
+struct fixture {
+    struct session session;
+    struct model *model;
+    int32_t inputs[ROWS], targets[ROWS];
+};
+
+static void check(fw_status status, const fw_error *error) {
+    if (status != FW_OK) fail_msg("%s", error->message);
+}
+
+static void open_fixture(struct fixture *f, bool training) {
+    fw_error error = {.struct_size = sizeof error};
+    const struct arguments arguments = {0};
+    const uint32_t kinds = CONFIG_BIND(FW_DEVICE) | CONFIG_BIND(FW_ATTENTION);
+    check(session_open(&arguments, "model test", xsa_ini, kinds, &f->session, &error), &error);
+    const struct model_options options = {.experiment = f->session.experiment,
+                                          .host = f->session.services,
+                                          .vocabulary = VOCABULARY,
+                                          .batch = BATCH,
+                                          .tokens = TOKENS,
+                                          .training = training};
+    check(model_create(&options, &f->model, &error), &error);
+    test_random random = {7};
+    for (int i = 0; i < ROWS; i++) {
+        f->inputs[i] = (int32_t)test_below(&random, VOCABULARY);
+        f->targets[i] = (int32_t)test_below(&random, VOCABULARY);
+    }
+}
+
+static void close_fixture(struct fixture *f) {
+    model_destroy(f->model);
+    session_close(&f->session);
+}
+
+/* Weights at which every part has a gradient (some are zero at initialisation). */
+static float *random_weights(const struct model *model) {
+    float *weights = calloc((size_t)model_arena_count(model), sizeof *weights);
+    assert_non_null(weights);
+    test_random random = {11};
+    for (uint32_t i = 0; i < model_n_weights(model); i++) {
+        const fw_tensor view = model_view(model, weights, i);
+        float *data = view.data;
+        for (int64_t j = 0; j < fw_tensor_count(&view); j++)
+            data[j] = (float)(view.rank == 1 ? 1 + 0.2 * test_normal(&random)
+                                             : 0.2 * test_normal(&random));
+    }
+    return weights;
+}
+
+static double loss_at(struct fixture *f, const float *weights, int64_t first, int64_t n,
+                      bool accumulate) {
+    fw_error error = {.struct_size = sizeof error};
+    if (weights != NULL) check(model_set_weights(f->model, weights, &error), &error);
+    const struct model_batch batch = {f->inputs + first * TOKENS, f->targets + first * TOKENS, n,
+                                      TOKENS};
+    check(model_train_pass(f->model, &batch, 1.0f / ROWS, accumulate, &error), &error);
+    double nats = 0;
+    check(model_read_loss(f->model, &nats, &error), &error);
+    return nats / ROWS;
+}
+
+static float *gradients(struct fixture *f) {
+    fw_error error = {.struct_size = sizeof error};
+    float *host = malloc((size_t)model_arena_count(f->model) * sizeof *host);
+    assert_non_null(host);
+    check(model_download(f->model, model_gradients(f->model), host, &error), &error);
+    return host;
+}
+
+/* d loss / d (direction) for one tensor, by central differences; the direction has length 1. */
+static double slope(struct fixture *f, const float *weights, uint32_t tensor,
+                    const float *direction, double step) {
+    const int64_t n = model_arena_count(f->model), offset = model_offset(f->model, tensor);
+    const fw_weight *weight = model_weight(f->model, tensor);
+    const int64_t count = weight->shape[0] * weight->shape[1];
+    float *moved = malloc((size_t)n * sizeof *moved);
+    assert_non_null(moved);
+    double loss[2];
+    for (int side = 0; side < 2; side++) {
+        memcpy(moved, weights, (size_t)n * sizeof *moved);
+        for (int64_t i = 0; i < count; i++)
+            moved[offset + i] += (float)((side == 0 ? step : -step) * (double)direction[i]);
+        loss[side] = loss_at(f, moved, 0, BATCH, false);
+    }
+    free(moved);
+    return (loss[0] - loss[1]) / (2 * step);
+}
+
+/* Along the gradient itself the slope is the gradient's length, far above float32's noise; along
+ * that direction mixed with a random one, it checks the direction too. */
+static void check_tensor(struct fixture *f, const float *weights, const float *gradient,
+                         uint32_t tensor) {
+    const fw_weight *weight = model_weight(f->model, tensor);
+    const int64_t count = weight->shape[0] * weight->shape[1];
+    const float *g = gradient + model_offset(f->model, tensor);
+    float *direction = malloc((size_t)count * sizeof *direction);
+    assert_non_null(direction);
+    double norm = 0;
+    for (int64_t i = 0; i < count; i++) norm += (double)g[i] * (double)g[i];
+    norm = sqrt(norm);
+    assert_true(norm > 1e-6);
+    test_random random = {tensor + 1};
+    for (int mixed = 0; mixed < 2; mixed++) {
+        double length = 0, predicted = 0;
+        for (int64_t i = 0; i < count; i++) {
+            const double noise = mixed ? test_normal(&random) * norm / sqrt((double)count) : 0;
+            direction[i] = (float)((double)g[i] + noise);
+            length += (double)direction[i] * (double)direction[i];
+        }
+        for (int64_t i = 0; i < count; i++) {
+            direction[i] = (float)((double)direction[i] / sqrt(length));
+            predicted += (double)direction[i] * (double)g[i];
+        }
+        const double measured = slope(f, weights, tensor, direction, 0.02);
+        if (fabs(measured - predicted) > 5e-3 * norm)
+            fail_msg("%s: slope %.6g, gradient says %.6g", weight->name, measured, predicted);
+    }
+    free(direction);
+}
+
+static void test_gradients_match_finite_differences(void **state) {
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, true);
+    float *weights = random_weights(f.model);
+    (void)loss_at(&f, weights, 0, BATCH, false);
+    float *gradient = gradients(&f);
+    for (uint32_t i = 0; i < model_n_weights(f.model); i++) check_tensor(&f, weights, gradient, i);
+    free(gradient);
+    free(weights);
+    close_fixture(&f);
+}
+
+static void test_accumulation_equals_one_batch(void **state) {
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, true);
+    float *weights = random_weights(f.model);
+    const double whole = loss_at(&f, weights, 0, BATCH, false);
+    float *expected = gradients(&f);
+    (void)loss_at(&f, NULL, 0, 1, false);
+    const double parts = loss_at(&f, NULL, 1, BATCH - 1, true);
+    float *accumulated = gradients(&f);
+    assert_true(fabs(whole - parts) < 1e-6 * whole);
+    const int64_t n = model_arena_count(f.model);
+    double difference = 0, norm = 0;
+    for (int64_t i = 0; i < n; i++) {
+        difference += pow((double)accumulated[i] - (double)expected[i], 2);
+        norm += pow((double)expected[i], 2);
+    }
+    assert_true(sqrt(difference / norm) < 1e-5);
+    free(accumulated);
+    free(expected);
+    free(weights);
+    close_fixture(&f);
+}
+
+/* Log-probabilities of all rows. */
+static float *infer(struct fixture *f, const int32_t *inputs) {
+    fw_error error = {.struct_size = sizeof error};
+    float *rows = malloc(sizeof *rows * ROWS * VOCABULARY);
+    assert_non_null(rows);
+    check(model_infer(f->model, inputs, BATCH, TOKENS, &error), &error);
+    for (int b = 0; b < BATCH; b++)
+        check(model_log_probabilities(f->model, b * TOKENS, TOKENS, rows + b * TOKENS * VOCABULARY,
+                                      &error),
+              &error);
+    return rows;
+}
+
+static void test_future_tokens_change_nothing(void **state) {
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, false);
+    float *weights = random_weights(f.model);
+    fw_error error = {.struct_size = sizeof error};
+    check(model_set_weights(f.model, weights, &error), &error);
+    float *before = infer(&f, f.inputs);
+    const int flipped = 11;
+    f.inputs[TOKENS + flipped] = (f.inputs[TOKENS + flipped] + 1) % VOCABULARY;
+    float *after = infer(&f, f.inputs);
+    const size_t sequence = TOKENS * VOCABULARY;
+    assert_memory_equal(before, after, sequence * sizeof *before); /* another sequence */
+    assert_memory_equal(before + sequence, after + sequence,
+                        (size_t)flipped * VOCABULARY * sizeof *before);
+    assert_memory_not_equal(before + sequence + flipped * VOCABULARY,
+                            after + sequence + flipped * VOCABULARY, VOCABULARY * sizeof *before);
+    free(before);
+    free(after);
+    free(weights);
+    close_fixture(&f);
+}
+
+static void test_rows_are_log_probabilities(void **state) {
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, false);
+    float *weights = random_weights(f.model);
+    fw_error error = {.struct_size = sizeof error};
+    check(model_set_weights(f.model, weights, &error), &error);
+    float *rows = infer(&f, f.inputs);
+    for (int r = 0; r < ROWS; r++) {
+        double sum = 0;
+        for (int v = 0; v < VOCABULARY; v++) sum += exp((double)rows[r * VOCABULARY + v]);
+        assert_true(fabs(sum - 1) < 1e-5);
+    }
+    free(rows);
+    free(weights);
+    close_fixture(&f);
+}
+
+static void test_initial_values(void **state) {
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, true);
+    fw_error error = {.struct_size = sizeof error};
+    check(model_initialise(f.model, &error), &error);
+    float *weights = malloc((size_t)model_arena_count(f.model) * sizeof *weights);
+    assert_non_null(weights);
+    check(model_download(f.model, model_masters(f.model), weights, &error), &error);
+    int64_t parameters = 0;
+    for (uint32_t i = 0; i < model_n_weights(f.model); i++) {
+        const fw_weight *weight = model_weight(f.model, i);
+        const float *w = weights + model_offset(f.model, i);
+        const int64_t rows = weight->shape[0], columns = weight->shape[1];
+        parameters += rows * columns;
+        if (weight->init == FW_INIT_ZERO) assert_true(w[0] == 0 && w[rows * columns - 1] == 0);
+        if (weight->init != FW_INIT_ORTHOGONAL || rows > columns) continue;
+        for (int64_t a = 0; a < rows; a++)
+            for (int64_t b = 0; b <= a; b++) {
+                double dot = 0;
+                for (int64_t c = 0; c < columns; c++)
+                    dot += (double)w[a * columns + c] * (double)w[b * columns + c];
+                assert_true(fabs(dot - (a == b ? 1 : 0)) < 1e-5);
+            }
+    }
+    assert_int_equal(parameters, model_parameters(f.model));
+    free(weights);
+    close_fixture(&f);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_gradients_match_finite_differences),
+        cmocka_unit_test(test_accumulation_equals_one_batch),
+        cmocka_unit_test(test_future_tokens_change_nothing),
+        cmocka_unit_test(test_rows_are_log_probabilities),
+        cmocka_unit_test(test_initial_values),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,1 @@
+fairway_conformance(averager conform_averager.c)
