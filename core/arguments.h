@@ -8,8 +8,8 @@
 enum { MAX_ARGUMENTS = 256 };
 
 struct arguments {
-    const char *input;                    /* the one positional argument, or NULL */
-    char **inputs;                        /* all of them, see arguments_parse_many */
+    const char *input; /* the one positional argument, or NULL */
+    char **inputs;     /* all of them, see arguments_parse_many */
     size_t n_inputs;
     const char *overrides[MAX_ARGUMENTS]; /* --set SECTION.KEY=VALUE, and what options stand for */
     size_t n_overrides;

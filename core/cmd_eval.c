@@ -54,13 +54,17 @@ static fw_status open_tokenizer(const struct arguments *arguments,
                                 struct session *session, fw_error *error) {
     struct arguments own = *arguments;
     char plugin[4096], model[4096];
+    size_t n = 0;
     (void)snprintf(plugin, sizeof plugin, "tokenizer.plugin=%s",
                    options->tokenizer != NULL ? options->tokenizer : "bytes");
     (void)snprintf(model, sizeof model, "tokenizer.model=%s",
                    options->model != NULL ? options->model : "");
-    own.overrides[0] = plugin;
-    own.overrides[1] = model;
-    own.n_overrides = options->model != NULL ? 2 : 1;
+    own.overrides[n++] = plugin;
+    if (options->model != NULL) own.overrides[n++] = model;
+    for (size_t i = 0; i < arguments->n_overrides && n < MAX_ARGUMENTS; i++)
+        if (strncmp(arguments->overrides[i], "tokenizer.", 10) == 0)
+            own.overrides[n++] = arguments->overrides[i];
+    own.n_overrides = n;
     const uint32_t kinds = CONFIG_BIND(FW_TOKENIZER) | CONFIG_BIND(FW_DEVICE);
     FW_TRY(session_open(&own, "command line", "", kinds, session, error));
     FW_TRY(session_open_tokenizer(session, error));

@@ -177,14 +177,13 @@ static bool has_section(const struct config *config, const char *section) {
     return false;
 }
 
-/* A layer that names another plugin starts from that plugin's defaults. */
+/* A layer keeps what [attention] says, even where it names another plugin: keys that this plugin
+ * does not have are left out. */
 static fw_status bind_layer(struct config *config, struct registry *registry, bool wanted,
                             struct plugin_choice *choice, fw_error *error) {
     FW_TRY(choose(config, choice->section, config->attention.name, &choice->name, error));
     if (!wanted) return FW_OK;
-    struct sections sections = {.names = {"attention", choice->section}, .n = 2};
-    if (strcmp(choice->name, config->attention.name) != 0)
-        sections = (struct sections){.names = {choice->section}, .n = 1};
+    const struct sections sections = {.names = {"attention", choice->section}, .n = 2};
     FW_TRY(bind(config, registry, &sections, choice, error));
     return check_device(config, choice->section, choice, error);
 }

@@ -20,12 +20,9 @@ enum { BUFFER_BYTES = 1 << 18 };
 
 /* Reading ------------------------------------------------------------------------------------- */
 
-static fw_status open_failed(const char *path, fw_error *error) {
-    return fw_fail(error, FW_E_IO, "cannot open %s: %s", path, strerror(errno));
-}
-
-static fw_status read_failed(const char *path, fw_error *error) {
-    return fw_fail(error, FW_E_IO, "cannot read %s: %s", path, strerror(errno));
+/* Report errno of what was attempted. */
+static fw_status failed(const char *what, const char *path, fw_error *error) {
+    return fw_fail(error, FW_E_IO, "cannot %s %s: %s", what, path, strerror(errno));
 }
 
 /* As read(2), but an interrupted call is repeated. */
@@ -45,7 +42,7 @@ static fw_status read_all(int descriptor, const char *path, size_t limit, size_t
         if (bytes == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory reading %s", path);
         const ssize_t got = read_some(descriptor, bytes + used, capacity - used);
         if (got < 0) {
-            (void)read_failed(path, error);
+            (void)failed("read", path, error);
             free(bytes);
             return FW_E_IO;
         }
@@ -69,11 +66,11 @@ static fw_status read_all(int descriptor, const char *path, size_t limit, size_t
 
 fw_status file_read(const char *path, size_t limit, uint8_t **data, size_t *size, fw_error *error) {
     const int descriptor = open(path, O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) return open_failed(path, error);
+    if (descriptor < 0) return failed("open", path, error);
     struct stat information;
     fw_status status = FW_OK;
     if (fstat(descriptor, &information) != 0)
-        status = read_failed(path, error);
+        status = failed("read", path, error);
     else if (S_ISREG(information.st_mode) && limit > 0 && (uint64_t)information.st_size > limit)
         status = fw_fail(error, FW_E_LIMIT, "%s has %lld bytes, more than the %zu allowed", path,
                          (long long)information.st_size, limit);
@@ -88,18 +85,18 @@ fw_status file_read(const char *path, size_t limit, uint8_t **data, size_t *size
 fw_status file_map(const char *path, const uint8_t **data, size_t *size, fw_error *error) {
     /* O_NONBLOCK: opening a pipe without a writer would wait for ever. */
     const int descriptor = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (descriptor < 0) return open_failed(path, error);
+    if (descriptor < 0) return failed("open", path, error);
     struct stat information;
     fw_status status = FW_OK;
     void *mapping = NULL;
     if (fstat(descriptor, &information) != 0) {
-        status = read_failed(path, error);
+        status = failed("read", path, error);
     } else if (!S_ISREG(information.st_mode)) {
         status = fw_fail(error, FW_E_IO, "cannot read %s: it is %s, not a file", path,
                          S_ISDIR(information.st_mode) ? "a directory" : "a pipe or a device");
     } else if (information.st_size > 0) {
         mapping = mmap(NULL, (size_t)information.st_size, PROT_READ, MAP_PRIVATE, descriptor, 0);
-        if (mapping == MAP_FAILED) status = read_failed(path, error);
+        if (mapping == MAP_FAILED) status = failed("read", path, error);
     }
     (void)close(descriptor);
     FW_TRY(status);
@@ -230,8 +227,7 @@ fw_status file_patch(struct file_writer *writer, uint64_t offset, const void *da
     return write_at(writer, data, size, &offset, error);
 }
 
-/* The rename itself must reach the disk; some file systems cannot sync a directory, which is fine.
- */
+/* The rename must reach the disk too. Some file systems cannot sync a directory, which is fine. */
 static fw_status sync_directory(const char *path, fw_error *error) {
     const char *slash = strrchr(path, '/');
     char *directory = slash == NULL   ? strdup(".")
@@ -318,7 +314,7 @@ static int compare_paths(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-static fw_status copy_paths(char *const *found, size_t n, char ***paths, size_t *n_paths,
+static fw_status copy_paths(const char *const *found, size_t n, char ***paths, size_t *n_paths,
                             fw_error *error) {
     char **copy = calloc(n, sizeof *copy);
     bool complete = copy != NULL;
@@ -336,25 +332,16 @@ static fw_status copy_paths(char *const *found, size_t n, char ***paths, size_t 
 
 fw_status file_glob(const char *pattern, char ***paths, size_t *n_paths, fw_error *error) {
     /* A name that exists is meant literally even when it contains pattern characters. */
-    if (access(pattern, F_OK) == 0) {
-        char *literal = strdup(pattern);
-        const fw_status status = literal != NULL
-                                     ? copy_paths(&literal, 1, paths, n_paths, error)
-                                     : fw_fail(error, FW_E_MEMORY, "out of memory listing files");
-        free(literal);
-        return status;
-    }
+    if (access(pattern, F_OK) == 0) return copy_paths(&pattern, 1, paths, n_paths, error);
     glob_t found;
     const int code = glob(pattern, GLOB_NOSORT, NULL, &found);
-    if (code == GLOB_NOMATCH) {
-        const bool is_pattern = strpbrk(pattern, "*?[") != NULL;
-        return fw_fail(error, FW_E_NOT_FOUND,
-                       is_pattern ? "no file matches %s" : "there is no file %s", pattern);
-    }
-    if (code != 0)
-        return fw_fail(error, code == GLOB_NOSPACE ? FW_E_MEMORY : FW_E_IO, "cannot list %s: %s",
-                       pattern, code == GLOB_NOSPACE ? "out of memory" : strerror(errno));
-    const fw_status status = copy_paths(found.gl_pathv, found.gl_pathc, paths, n_paths, error);
+    if (code == GLOB_NOMATCH && strpbrk(pattern, "*?[") == NULL)
+        return fw_fail(error, FW_E_NOT_FOUND, "there is no file %s", pattern);
+    if (code == GLOB_NOMATCH) return fw_fail(error, FW_E_NOT_FOUND, "no file matches %s", pattern);
+    if (code == GLOB_NOSPACE) return fw_fail(error, FW_E_MEMORY, "out of memory listing files");
+    if (code != 0) return failed("list", pattern, error);
+    const fw_status status =
+        copy_paths((const char *const *)found.gl_pathv, found.gl_pathc, paths, n_paths, error);
     globfree(&found);
     return status;
 }
@@ -385,14 +372,14 @@ void sha256_hex(const uint8_t hash[32], char hex[65]) {
 
 fw_status sha256_file(const char *path, uint8_t hash[32], fw_error *error) {
     const int descriptor = open(path, O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) return open_failed(path, error);
+    if (descriptor < 0) return failed("open", path, error);
     SHA2_CTX context;
     SHA256Init(&context);
     uint8_t buffer[1 << 15];
     ssize_t got;
     while ((got = read_some(descriptor, buffer, sizeof buffer)) > 0)
         SHA256Update(&context, buffer, (size_t)got);
-    const fw_status status = got < 0 ? read_failed(path, error) : FW_OK;
+    const fw_status status = got < 0 ? failed("read", path, error) : FW_OK;
     (void)close(descriptor);
     if (status == FW_OK) SHA256Final(hash, &context);
     return status;

@@ -106,8 +106,9 @@ fw_status param_parse(const fw_param *param, const char *text, fw_value *value, 
     }
 }
 
-/* The fewest digits that read back as the same double. */
+/* Whole numbers in full, others in the fewest digits that read back as the same double. */
 static int format_real(double number, char *out, size_t size) {
+    if (fabs(number) < 1e15 && number == floor(number)) return snprintf(out, size, "%.0f", number);
     int length = 0;
     for (int digits = 1; digits <= 17; digits++) {
         length = snprintf(out, size, "%.*g", digits, number);

@@ -24,6 +24,8 @@ static fw_status open_all(const struct arguments *arguments, const char *log_nam
     FW_TRY(session_open_tokenizer(session, error));
     FW_TRY(session_open_training(session, error));
     if (with_validation) FW_TRY(session_open_validation(session, error));
+    /* Before anything is written: a model that cannot be built is refused here. */
+    FW_TRY(scoring_model(session, session->table->vocabulary, &pipeline->scoring, error));
     return session_open_directory(session, log_name, error);
 }
 
@@ -51,8 +53,6 @@ void pipeline_close(struct pipeline *pipeline) {
 static fw_status score(struct pipeline *pipeline, const float *weights, const char *label,
                        struct evaluate_result *result, fw_error *error) {
     struct session *session = &pipeline->session;
-    if (pipeline->scoring == NULL)
-        FW_TRY(scoring_model(session, session->table->vocabulary, &pipeline->scoring, error));
     FW_TRY(model_set_weights(pipeline->scoring, weights, error));
     return score_corpus(session, pipeline->scoring, session->table, session->validation, EVAL_PLAIN,
                         (uint64_t)session->experiment->eval.ladder_tokens, false, label, result,
@@ -147,8 +147,6 @@ fw_status pipeline_train(struct pipeline *pipeline, fw_error *error) {
 
 fw_status pipeline_save_weights(struct pipeline *pipeline, fw_error *error) {
     struct session *session = &pipeline->session;
-    if (pipeline->scoring == NULL)
-        FW_TRY(scoring_model(session, session->table->vocabulary, &pipeline->scoring, error));
     return weights_save(session_path(session, "weights.fw"), pipeline->scoring, session->table,
                         session->experiment->hash, pipeline->raw, pipeline->averaged, error);
 }
@@ -175,8 +173,6 @@ static fw_status write_artifact(struct pipeline *pipeline, const struct token_ta
 fw_status pipeline_pack(struct pipeline *pipeline, const struct token_table *table,
                         const float *weights, const char *path, fw_error *error) {
     const double begin = clock_seconds();
-    if (pipeline->scoring == NULL)
-        FW_TRY(scoring_model(&pipeline->session, table->vocabulary, &pipeline->scoring, error));
     struct artifact artifact = {0};
     const fw_status status = write_artifact(pipeline, table, weights, path, &artifact, error);
     pipeline->report.artifact_bytes = artifact.file_bytes;

@@ -7,7 +7,7 @@
 
 struct pipeline {
     struct session session;
-    struct model *scoring; /* for inference; created at first use */
+    struct model *scoring; /* for inference */
     float *raw, *averaged; /* host arenas of the trained weights */
     struct report report;
 };

@@ -246,7 +246,7 @@ static void suggest(const struct registry *registry, uint32_t kind, const char *
     }
     for (size_t i = 0; i < n; i++)
         if (i == 0 || strcmp(names[i], names[i - 1]) != 0)
-            append(sentence, "%s%s", i == 0 ? "; there are " : ", ", names[i]);
+            append(sentence, "%s'%s'", i == 0 ? "; there are " : ", ", names[i]);
 }
 
 fw_status registry_find(struct registry *registry, uint32_t kind, const char *name,
@@ -285,13 +285,31 @@ static int is_module(const struct dirent *entry) {
     return n > 3 && strcmp(entry->d_name + n - 3, ".so") == 0;
 }
 
+/* The module's file is KIND-ID.so, so that registry_find would find the plugin there. */
+static bool own_file(const struct registry_entry *entry) {
+    char id[64];
+    const char *file = strrchr(entry->path, '/') + 1;
+    return id_of_file(file, entry->plugin->kind, id, sizeof id) &&
+           strcmp(id, entry->plugin->id) == 0;
+}
+
+static bool same_directory(const char *a, const char *b) {
+    const ptrdiff_t n = strrchr(a, '/') - a;
+    return n == strrchr(b, '/') - b && strncmp(a, b, (size_t)n) == 0;
+}
+
 static fw_status list_entry(struct registry *registry, const struct registry_entry *entry,
                             fw_error *error) {
     if (entry->plugin == NULL) return FW_OK;
-    for (size_t i = 0; i < registry->n_listed; i++)
-        if (registry->listed[i]->plugin->kind == entry->plugin->kind &&
-            strcmp(registry->listed[i]->plugin->id, entry->plugin->id) == 0)
-            return FW_OK;
+    for (size_t i = 0; i < registry->n_listed; i++) {
+        const struct registry_entry *other = registry->listed[i];
+        if (other->plugin->kind != entry->plugin->kind ||
+            strcmp(other->plugin->id, entry->plugin->id) != 0)
+            continue;
+        if (own_file(entry) && same_directory(entry->path, other->path))
+            registry->listed[i] = entry;
+        return FW_OK;
+    }
     const struct registry_entry **grown =
         realloc(registry->listed, (registry->n_listed + 1) * sizeof(const struct registry_entry *));
     if (grown == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory");

@@ -18,21 +18,23 @@
 
 enum { MAX_PLUGINS = 256, MAX_STRUCT = 65536, MAX_ID = 63 };
 
-/* The control bits of the SSE unit (rounding, flush to zero, denormals are zero, masks). The six
- * lowest bits are sticky exception flags, which any arithmetic may raise. */
-static unsigned float_control(void) {
+/* The state of the SSE unit. Its six lowest bits are sticky exception flags, which any arithmetic
+ * may raise; the others (rounding, flush to zero, denormals are zero, masks) control results. */
+#define STICKY_BITS 0x3fu
+
+static unsigned float_state(void) {
 #if defined(__SSE__)
-    return _mm_getcsr() & ~0x3fu;
+    return _mm_getcsr();
 #else
     return 0;
 #endif
 }
 
-static void set_float_control(unsigned control) {
+static void set_float_state(unsigned state) {
 #if defined(__SSE__)
-    _mm_setcsr(control);
+    _mm_setcsr(state);
 #else
-    (void)control;
+    (void)state;
 #endif
 }
 
@@ -195,16 +197,16 @@ static fw_status loader_error(const char *path, fw_error *error) {
 
 fw_status module_load(const char *path, const fw_module **module, fw_error *error) {
     if (access(path, F_OK) != 0) return fw_fail(error, FW_E_NOT_FOUND, "%s: no such file", path);
-    const unsigned control = float_control();
+    const unsigned before = float_state();
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
-    const unsigned changed = float_control();
-    set_float_control(control);
+    const unsigned after = float_state();
+    set_float_state(before);
     if (library == NULL) return loader_error(path, error);
-    if (changed != control)
+    if ((after & ~STICKY_BITS) != (before & ~STICKY_BITS))
         return fw_fail(error, FW_E_ABI,
                        "%s: loading it changes the floating-point environment (MXCSR %04x to "
                        "%04x), so that every result would differ; build it without -ffast-math",
-                       path, control, changed);
+                       path, before, after);
     const fw_module *found = (const fw_module *)dlsym(library, FW_MODULE_SYMBOL);
     if (found == NULL)
         return fw_fail(error, FW_E_ABI, "%s: not a Fairway module: it exports no %s", path,

@@ -95,6 +95,13 @@ static struct corpus_options base_options(const struct session *session) {
                                    .tokenizer_self = session->tokenizer_self};
 }
 
+static fw_status check_corpus(const struct corpus *corpus, const char *where, const char *key,
+                              fw_error *error) {
+    if (corpus_tokens(corpus) >= 2) return FW_OK;
+    return fw_fail(error, FW_E_FORMAT, "%s: %s holds %llu tokens; 2 are the least", where, key,
+                   (unsigned long long)corpus_tokens(corpus));
+}
+
 fw_status session_open_training(struct session *session, fw_error *error) {
     const struct data_keys *data = &session->experiment->data;
     const char *where = config_where(session->config, "data", "train");
@@ -108,29 +115,38 @@ fw_status session_open_training(struct session *session, fw_error *error) {
     options.where = where;
     options.shuffle = data->shuffle;
     options.part = data->hold_out_every > 0 ? CORPUS_TRAINING_PART : CORPUS_ALL;
-    return corpus_open(&options, &session->training, error);
+    FW_TRY(corpus_open(&options, &session->training, error));
+    return check_corpus(session->training, where, "data.train", error);
+}
+
+/* Where the validation documents come from: their own source, or every n-th of the training's. */
+static fw_status choose_validation(const struct session *session, struct corpus_options *options,
+                                   fw_error *error) {
+    const struct data_keys *data = &session->experiment->data;
+    const char *key =
+        data->validation[0] != '\0' || data->hold_out_every == 0 ? "validation" : "train";
+    options->where = config_where(session->config, "data", key);
+    if (data->validation[0] != '\0') {
+        options->source = data->validation;
+        options->every = 0;
+        return FW_OK;
+    }
+    options->source = data->train;
+    options->part = CORPUS_HELD_OUT_PART;
+    if (data->hold_out_every > 0) return FW_OK;
+    return fw_fail(
+        error, FW_E_CONFIG,
+        "%s: data.validation is empty; name a source, or set data.hold_out_every = 10 to hold "
+        "out every tenth training document",
+        options->where);
 }
 
 fw_status session_open_validation(struct session *session, fw_error *error) {
-    const struct data_keys *data = &session->experiment->data;
     struct corpus_options options = base_options(session);
     options.max_tokens = (uint64_t)session->experiment->eval.max_tokens;
-    if (data->validation[0] != '\0') {
-        options.source = data->validation;
-        options.where = config_where(session->config, "data", "validation");
-        options.every = 0;
-        return corpus_open(&options, &session->validation, error);
-    }
-    if (data->hold_out_every == 0)
-        return fw_fail(
-            error, FW_E_CONFIG,
-            "%s: data.validation is empty; name a source, or set data.hold_out_every = 10 to "
-            "hold out every tenth training document",
-            config_where(session->config, "data", "validation"));
-    options.source = data->train;
-    options.where = config_where(session->config, "data", "train");
-    options.part = CORPUS_HELD_OUT_PART;
-    return corpus_open(&options, &session->validation, error);
+    FW_TRY(choose_validation(session, &options, error));
+    FW_TRY(corpus_open(&options, &session->validation, error));
+    return check_corpus(session->validation, options.where, "the validation part", error);
 }
 
 /* ---- the run directory ------------------------------------------------------------------------

@@ -4,10 +4,10 @@
 #include "attention.h"
 
 #include "cpu_math.h"
+#include "tile.h"
 
-#include <limits.h>
+#include <float.h>
 #include <omp.h>
-#include <string.h>
 
 /* ---- shared with the backward pass ------------------------------------------------------------
  */
@@ -28,6 +28,7 @@ static int64_t document_start(const int32_t *starts, int64_t n, int64_t position
 void cpu_block_init(cpu_block *block, const fw_flash_attention *a, int64_t b, int64_t t0) {
     block->t0 = t0;
     block->rows = cpu_min(CPU_QUERIES, a->q.shape[1] - t0);
+    block->lanes = (block->rows + CPU_LANES - 1) / CPU_LANES * CPU_LANES;
     block->shift = a->k.shape[1] - a->q.shape[1];
     for (int64_t i = 0; i < block->rows; i++) {
         const int64_t own = t0 + i + block->shift;
@@ -38,6 +39,42 @@ void cpu_block_init(cpu_block *block, const fw_flash_attention *a, int64_t b, in
             first = cpu_max(first, document_start(starts, n, own));
         }
         block->first[i] = first;
+    }
+}
+
+void cpu_block_transpose(const cpu_block *block, const float *from, int64_t stride, float factor,
+                         int64_t width, float *to) {
+    for (int64_t d = 0; d < width; d++) {
+        float *row = to + d * CPU_QUERIES;
+        for (int64_t i = 0; i < block->rows; i++) row[i] = factor * from[i * stride + d];
+        for (int64_t i = block->rows; i < block->lanes; i++) row[i] = 0.0f;
+    }
+}
+
+void cpu_block_scores(const cpu_block *block, cpu_head head, int64_t k0, int64_t keys,
+                      int64_t width, const float *right, float *scores) {
+    cpu_tile_multiply(&(cpu_tile){.m = keys,
+                                  .n = block->lanes,
+                                  .k = width,
+                                  .a = cpu_at(head, k0),
+                                  .a_row = head.stride,
+                                  .a_step = 1,
+                                  .b = right,
+                                  .b_stride = CPU_QUERIES,
+                                  .c = scores,
+                                  .c_stride = CPU_QUERIES});
+}
+
+void cpu_block_mask(const cpu_block *block, int64_t k0, int64_t keys, float *scores) {
+    const int64_t oldest = block->first[block->rows - 1], newest = block->t0 + block->shift;
+    if (block->rows == block->lanes && k0 >= oldest && k0 + keys - 1 <= newest) return;
+    int64_t end = 0; /* queries [begin, end) see key j */
+    for (int64_t j = 0; j < keys; j++) {
+        float *row = scores + j * CPU_QUERIES;
+        const int64_t begin = cpu_min(cpu_max(k0 + j - newest, 0), block->lanes);
+        while (end < block->rows && block->first[end] <= k0 + j) end++;
+        for (int64_t i = 0; i < begin; i++) row[i] = -INFINITY;
+        for (int64_t i = end; i < block->lanes; i++) row[i] = -INFINITY;
     }
 }
 
@@ -108,93 +145,85 @@ size_t cpu_attention_scratch(fw_device *device, const fw_flash_attention *a) {
 
 /* One thread's tiles, carved from its workspace. */
 typedef struct tiles {
-    float *scores;  /* QUERIES x KEYS */
+    float *scores;  /* KEYS x QUERIES */
+    float *queries; /* D x QUERIES: scaled and transposed */
     float *sums;    /* QUERIES x D: the unnormalised output */
     float *maximum; /* QUERIES */
     float *total;   /* QUERIES: sum of exp(score - maximum) */
+    float *shrink;  /* QUERIES */
     float *unit;    /* D */
 } tiles;
 
-_Static_assert((CPU_QUERIES * (CPU_KEYS + CPU_MAX_HEAD + 2) + CPU_MAX_HEAD) * sizeof(float) <=
+_Static_assert((CPU_QUERIES * (CPU_KEYS + 2 * CPU_MAX_HEAD + 3) + CPU_MAX_HEAD) * sizeof(float) <=
                    CPU_WORKSPACE_BYTES,
                "the forward tiles must fit the workspace");
 
 static tiles carve(float *memory) {
     tiles t = {.scores = memory};
-    t.sums = t.scores + CPU_QUERIES * CPU_KEYS;
+    t.queries = t.scores + CPU_KEYS * CPU_QUERIES;
+    t.sums = t.queries + CPU_MAX_HEAD * CPU_QUERIES;
     t.maximum = t.sums + CPU_QUERIES * CPU_MAX_HEAD;
     t.total = t.maximum + CPU_QUERIES;
-    t.unit = t.total + CPU_QUERIES;
+    t.shrink = t.total + CPU_QUERIES;
+    t.unit = t.shrink + CPU_QUERIES;
     return t;
 }
 
-static float row_maximum(const float *row, cpu_span span, float start) {
-    float largest = start;
-#pragma omp simd reduction(max : largest)
-    for (int64_t j = span.begin; j < span.end; j++) largest = row[j] > largest ? row[j] : largest;
-    return largest;
-}
-
-/* row <- exp(row - maximum) inside the span, 0 outside; returns the sum. */
-static float row_exp(float *row, cpu_span span, int64_t columns, float maximum) {
-    float sum = 0.0f;
-#pragma omp simd reduction(+ : sum)
-    for (int64_t j = span.begin; j < span.end; j++) {
-        row[j] = cpu_exp(row[j] - maximum);
-        sum += row[j];
+/* Scores -> weights relative to the running maximum. `shrink` is the factor by which the maximum's
+ * move shrinks what was summed before. The maximum starts finite, so that no lane ever subtracts
+ * infinity from infinity. */
+static void softmax_tile(const tiles *t, int64_t keys, int64_t lanes) {
+    float *maximum = t->maximum, *total = t->total, *shrink = t->shrink;
+#pragma omp simd
+    for (int64_t i = 0; i < lanes; i++) shrink[i] = maximum[i];
+    for (int64_t j = 0; j < keys; j++) {
+        const float *row = t->scores + j * CPU_QUERIES;
+#pragma omp simd
+        for (int64_t i = 0; i < lanes; i++) maximum[i] = row[i] > maximum[i] ? row[i] : maximum[i];
     }
-    for (int64_t j = 0; j < span.begin; j++) row[j] = 0.0f;
-    for (int64_t j = span.end; j < columns; j++) row[j] = 0.0f;
-    return sum;
+#pragma omp simd
+    for (int64_t i = 0; i < lanes; i++) {
+        shrink[i] = cpu_exp(shrink[i] - maximum[i]);
+        total[i] *= shrink[i];
+    }
+    for (int64_t j = 0; j < keys; j++) {
+        float *row = t->scores + j * CPU_QUERIES;
+#pragma omp simd
+        for (int64_t i = 0; i < lanes; i++) {
+            row[i] = cpu_exp(row[i] - maximum[i]);
+            total[i] += row[i];
+        }
+    }
 }
 
-/* Scores of one tile -> weights relative to the running maximum, which moves sums and totals. */
-static void softmax_tile(const tiles *t, const cpu_block *block, int64_t k0, int64_t columns,
-                         int64_t width) {
+static void shrink_sums(const tiles *t, const cpu_block *block, int64_t width) {
     for (int64_t i = 0; i < block->rows; i++) {
-        float *row = t->scores + i * CPU_KEYS;
-        const cpu_span span = cpu_visible(block, i, k0, columns);
-        if (span.begin >= span.end) {
-            memset(row, 0, (size_t)columns * sizeof(float));
-            continue;
-        }
-        const float maximum = row_maximum(row, span, t->maximum[i]);
-        const float shrink = cpu_exp(t->maximum[i] - maximum); /* 0 for the first tile */
-        t->total[i] = t->total[i] * shrink + row_exp(row, span, columns, maximum);
-        t->maximum[i] = maximum;
-        if (shrink == 1.0f) continue;
+        const float factor = t->shrink[i];
+        if (factor == 1.0f) continue;
         float *sums = t->sums + i * width;
 #pragma omp simd
-        for (int64_t d = 0; d < width; d++) sums[d] *= shrink;
+        for (int64_t d = 0; d < width; d++) sums[d] *= factor;
     }
 }
 
-static void forward_tile(const fw_flash_attention *a, const tiles *t, const cpu_block *block,
-                         cpu_head q, cpu_head k, cpu_head v, int64_t k0, int64_t columns) {
-    const int64_t width = a->q.shape[3];
-    cpu_multiply(&(cpu_product){.transpose_b = 1,
-                                .m = block->rows,
-                                .n = columns,
-                                .k = width,
-                                .alpha = a->scale,
-                                .a = cpu_at(q, block->t0),
-                                .lda = q.stride,
-                                .b = cpu_at(k, k0),
-                                .ldb = k.stride,
-                                .c = t->scores,
-                                .ldc = CPU_KEYS});
-    softmax_tile(t, block, k0, columns, width);
-    cpu_multiply(&(cpu_product){.m = block->rows,
-                                .n = width,
-                                .k = columns,
-                                .alpha = 1.0f,
-                                .beta = 1.0f,
-                                .a = t->scores,
-                                .lda = CPU_KEYS,
-                                .b = cpu_at(v, k0),
-                                .ldb = v.stride,
-                                .c = t->sums,
-                                .ldc = width});
+static void forward_tile(const tiles *t, const cpu_block *block, cpu_head k, cpu_head v, int64_t k0,
+                         int64_t keys, int64_t width) {
+    cpu_block_scores(block, k, k0, keys, width, t->queries, t->scores);
+    cpu_block_mask(block, k0, keys, t->scores);
+    softmax_tile(t, keys, block->lanes);
+    const int first = k0 == block->first[0];
+    if (!first) shrink_sums(t, block, width);
+    cpu_tile_multiply(&(cpu_tile){.m = block->rows,
+                                  .n = width,
+                                  .k = keys,
+                                  .a = t->scores,
+                                  .a_row = 1,
+                                  .a_step = CPU_QUERIES,
+                                  .b = cpu_at(v, k0),
+                                  .b_stride = v.stride,
+                                  .c = t->sums,
+                                  .c_stride = width,
+                                  .accumulate = !first});
 }
 
 /* Normalise the rows, leave the logarithm for backward, take out the part along the own value. */
@@ -225,14 +254,14 @@ static void forward_block(const fw_flash_attention *a, const tiles *t, int64_t b
     const cpu_head v = cpu_head_of(&a->v, b, kv);
     cpu_block block;
     cpu_block_init(&block, a, b, t0);
-    for (int64_t i = 0; i < block.rows; i++) {
-        t->maximum[i] = -INFINITY;
+    cpu_block_transpose(&block, cpu_at(q, t0), q.stride, a->scale, width, t->queries);
+    for (int64_t i = 0; i < block.lanes; i++) {
+        t->maximum[i] = -FLT_MAX;
         t->total[i] = 0.0f;
     }
-    memset(t->sums, 0, (size_t)(block.rows * width) * sizeof(float));
     const int64_t end = t0 + block.rows + block.shift;
     for (int64_t k0 = block.first[0]; k0 < end; k0 += CPU_KEYS)
-        forward_tile(a, t, &block, q, k, v, k0, cpu_min(CPU_KEYS, end - k0));
+        forward_tile(t, &block, k, v, k0, cpu_min(CPU_KEYS, end - k0), width);
     finish_rows(a, t, &block, b, h, v);
 }
 

@@ -5,8 +5,10 @@
 
 #include "cpu.h"
 
-/* A tile of scores is QUERIES x KEYS: it stays in the second-level cache beside its operands. */
-enum { CPU_QUERIES = 64, CPU_KEYS = 128 };
+/* A tile of scores is KEYS x QUERIES, one row for each key, so that the softmax runs down the rows
+ * with one vector lane for each query and never across lanes. Two tiles and their operands fit the
+ * first two levels of cache. */
+enum { CPU_QUERIES = 64, CPU_KEYS = 64, CPU_LANES = 16 };
 
 /* One head of one sequence: a matrix of positions x width. */
 typedef struct cpu_head {
@@ -23,24 +25,26 @@ static inline float *cpu_at(cpu_head head, int64_t position) {
     return head.data + position * head.stride;
 }
 
-/* A block of queries [t0, t0 + rows) of one sequence and the keys [first[i], first[i] + ...,
- * t0 + i + shift] that each of them sees; both ends never decrease with i. */
+/* A block of queries [t0, t0 + rows) of one sequence. Query i sees the keys [first[i], t0 + i +
+ * shift]; neither end ever decreases with i. `lanes` is rows rounded up to whole vectors; the lanes
+ * beyond the rows see nothing. */
 typedef struct cpu_block {
-    int64_t t0, rows, shift;
+    int64_t t0, rows, lanes, shift;
     int64_t first[CPU_QUERIES];
 } cpu_block;
 
 void cpu_block_init(cpu_block *block, const fw_flash_attention *a, int64_t b, int64_t t0);
 
-/* The columns [begin, end) of a tile of keys [k0, k0 + columns) that row i sees; may be empty. */
-typedef struct cpu_span {
-    int64_t begin, end;
-} cpu_span;
+/* to[D x QUERIES] = factor * transpose of `rows` rows of D, zeros in the lanes beyond them. */
+void cpu_block_transpose(const cpu_block *block, const float *from, int64_t stride, float factor,
+                         int64_t width, float *to);
 
-static inline cpu_span cpu_visible(const cpu_block *block, int64_t i, int64_t k0, int64_t columns) {
-    const int64_t last = block->t0 + i + block->shift;
-    return (cpu_span){cpu_max(block->first[i] - k0, 0), cpu_min(last - k0 + 1, columns)};
-}
+/* scores[keys x lanes] = rows [k0, k0 + keys) of `head` times right[D x QUERIES]. */
+void cpu_block_scores(const cpu_block *block, cpu_head head, int64_t k0, int64_t keys,
+                      int64_t width, const float *right, float *scores);
+
+/* -infinity for every score whose query does not see its key. */
+void cpu_block_mask(const cpu_block *block, int64_t k0, int64_t keys, float *scores);
 
 /* u = v / max(|v|, 1e-12) into `unit`; returns max(|v|, 1e-12), and whether |v| was the larger. */
 typedef struct cpu_length {

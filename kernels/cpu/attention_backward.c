@@ -4,31 +4,38 @@
 #include "attention.h"
 
 #include "cpu_math.h"
+#include "tile.h"
 
 #include <omp.h>
 #include <string.h>
 
 /* One thread's tiles, carved from its workspace. */
 typedef struct tiles {
-    float *weights; /* QUERIES x KEYS: softmax weights */
-    float *slopes;  /* QUERIES x KEYS: d weights, then d scores */
-    float *d_rows;  /* QUERIES x D: gradient of the plain attention output */
-    float *delta;   /* QUERIES: d_rows . rows */
-    float *unit;    /* D */
-    float *plain;   /* D: the output before the own value was taken out */
-    float *d_unit;  /* D */
+    float *weights;   /* KEYS x QUERIES: scores, then softmax weights */
+    float *slopes;    /* KEYS x QUERIES: d weights, then d scores */
+    float *queries;   /* D x QUERIES: scaled and transposed */
+    float *gradients; /* D x QUERIES: d_rows transposed */
+    float *d_rows;    /* QUERIES x D: gradient of the plain attention output */
+    float *logarithm; /* QUERIES: log_sum_exp */
+    float *delta;     /* QUERIES: d_rows . rows */
+    float *unit;      /* D */
+    float *plain;     /* D: the output before the own value was taken out */
+    float *d_unit;    /* D */
 } tiles;
 
-_Static_assert((CPU_QUERIES * (2 * CPU_KEYS + CPU_MAX_HEAD + 1) + 3 * CPU_MAX_HEAD) *
+_Static_assert((CPU_QUERIES * (2 * CPU_KEYS + 3 * CPU_MAX_HEAD + 2) + 3 * CPU_MAX_HEAD) *
                        sizeof(float) <=
                    CPU_WORKSPACE_BYTES,
                "the backward tiles must fit the workspace");
 
 static tiles carve(float *memory) {
     tiles t = {.weights = memory};
-    t.slopes = t.weights + CPU_QUERIES * CPU_KEYS;
-    t.d_rows = t.slopes + CPU_QUERIES * CPU_KEYS;
-    t.delta = t.d_rows + CPU_QUERIES * CPU_MAX_HEAD;
+    t.slopes = t.weights + CPU_KEYS * CPU_QUERIES;
+    t.queries = t.slopes + CPU_KEYS * CPU_QUERIES;
+    t.gradients = t.queries + CPU_MAX_HEAD * CPU_QUERIES;
+    t.d_rows = t.gradients + CPU_MAX_HEAD * CPU_QUERIES;
+    t.logarithm = t.d_rows + CPU_QUERIES * CPU_MAX_HEAD;
+    t.delta = t.logarithm + CPU_QUERIES;
     t.unit = t.delta + CPU_QUERIES;
     t.plain = t.unit + CPU_MAX_HEAD;
     t.d_unit = t.plain + CPU_MAX_HEAD;
@@ -82,9 +89,11 @@ static void self_row(const tiles *t, const heads *at, int64_t position, int64_t 
         d_v[d] += (t->d_unit[d] - radial * t->unit[d]) * inverse;
 }
 
-static void load_rows(const tiles *t, const heads *at, const cpu_block *block) {
+/* Everything about a block of queries that its tiles share. */
+static void load_block(const tiles *t, const heads *at, const cpu_block *block, float scale) {
     for (int64_t i = 0; i < block->rows; i++) {
         const int64_t position = block->t0 + i;
+        t->logarithm[i] = at->log_sum_exp[position];
         if (at->self_dot != NULL) {
             self_row(t, at, position, block->shift, i);
             continue;
@@ -93,80 +102,62 @@ static void load_rows(const tiles *t, const heads *at, const cpu_block *block) {
         memcpy(t->d_rows + i * at->width, d_out, (size_t)at->width * sizeof(float));
         t->delta[i] = cpu_dot(d_out, cpu_at(at->out, position), at->width);
     }
+    for (int64_t i = block->rows; i < block->lanes; i++) t->logarithm[i] = t->delta[i] = 0.0f;
+    cpu_block_transpose(block, cpu_at(at->q, block->t0), at->q.stride, scale, at->width,
+                        t->queries);
+    cpu_block_transpose(block, t->d_rows, at->width, 1.0f, at->width, t->gradients);
 }
 
 /* Scores -> weights and d weights -> d scores, in place; both 0 where a query does not look. */
-static void softmax_slopes(const tiles *t, const heads *at, const cpu_block *block, int64_t k0,
-                           int64_t columns, float scale) {
-    for (int64_t i = 0; i < block->rows; i++) {
-        float *weights = t->weights + i * CPU_KEYS, *slopes = t->slopes + i * CPU_KEYS;
-        cpu_span span = cpu_visible(block, i, k0, columns);
-        if (span.begin >= span.end) span = (cpu_span){columns, columns};
-        const float logarithm = at->log_sum_exp[block->t0 + i], delta = t->delta[i];
+static void softmax_slopes(const tiles *t, int64_t keys, int64_t lanes, float scale) {
+    const float *logarithm = t->logarithm, *delta = t->delta;
+    for (int64_t j = 0; j < keys; j++) {
+        float *weights = t->weights + j * CPU_QUERIES, *slopes = t->slopes + j * CPU_QUERIES;
 #pragma omp simd
-        for (int64_t j = span.begin; j < span.end; j++) {
-            const float weight = cpu_exp(weights[j] - logarithm);
-            weights[j] = weight;
-            slopes[j] = weight * (slopes[j] - delta) * scale;
+        for (int64_t i = 0; i < lanes; i++) {
+            const float weight = cpu_exp(weights[i] - logarithm[i]);
+            weights[i] = weight;
+            slopes[i] = weight * (slopes[i] - delta[i]) * scale;
         }
-        for (int64_t j = 0; j < span.begin; j++) weights[j] = slopes[j] = 0.0f;
-        for (int64_t j = span.end; j < columns; j++) weights[j] = slopes[j] = 0.0f;
     }
 }
 
-/* out[rows x columns] = alpha * x y^T: scores and d weights. */
-static void row_products(const float *x, int64_t x_stride, cpu_head y, int64_t k0, float *out,
-                         int64_t rows, int64_t columns, int64_t width, float alpha) {
-    cpu_multiply(&(cpu_product){.transpose_b = 1,
-                                .m = rows,
-                                .n = columns,
-                                .k = width,
-                                .alpha = alpha,
-                                .a = x,
-                                .lda = x_stride,
-                                .b = cpu_at(y, k0),
-                                .ldb = y.stride,
-                                .c = out,
-                                .ldc = CPU_KEYS});
-}
-
-/* y[columns x width] += tile^T x: d_v and d_k. */
-static void add_columns(const float *tile, const float *x, int64_t x_stride, cpu_head y, int64_t k0,
-                        int64_t rows, int64_t columns, int64_t width) {
-    cpu_multiply(&(cpu_product){.transpose_a = 1,
-                                .m = columns,
-                                .n = width,
-                                .k = rows,
-                                .alpha = 1.0f,
-                                .beta = 1.0f,
-                                .a = tile,
-                                .lda = CPU_KEYS,
-                                .b = x,
-                                .ldb = x_stride,
-                                .c = cpu_at(y, k0),
-                                .ldc = y.stride});
+/* Rows [k0, k0 + keys) of y += tile[keys x queries] x: d_v and d_k. */
+static void add_to_keys(const cpu_block *block, const float *tile, const float *x, int64_t x_stride,
+                        cpu_head y, int64_t k0, int64_t keys, int64_t width) {
+    cpu_tile_multiply(&(cpu_tile){.m = keys,
+                                  .n = width,
+                                  .k = block->rows,
+                                  .a = tile,
+                                  .a_row = CPU_QUERIES,
+                                  .a_step = 1,
+                                  .b = x,
+                                  .b_stride = x_stride,
+                                  .c = cpu_at(y, k0),
+                                  .c_stride = y.stride,
+                                  .accumulate = 1});
 }
 
 static void backward_tile(const tiles *t, const heads *at, const cpu_block *block, int64_t k0,
-                          int64_t columns, float scale) {
-    const int64_t rows = block->rows, width = at->width;
-    const float *q = cpu_at(at->q, block->t0);
-    row_products(q, at->q.stride, at->k, k0, t->weights, rows, columns, width, scale);
-    row_products(t->d_rows, width, at->v, k0, t->slopes, rows, columns, width, 1.0f);
-    softmax_slopes(t, at, block, k0, columns, scale);
-    add_columns(t->weights, t->d_rows, width, at->d_v, k0, rows, columns, width);
-    add_columns(t->slopes, q, at->q.stride, at->d_k, k0, rows, columns, width);
-    cpu_multiply(&(cpu_product){.m = rows,
-                                .n = width,
-                                .k = columns,
-                                .alpha = 1.0f,
-                                .beta = k0 > block->first[0] ? 1.0f : 0.0f,
-                                .a = t->slopes,
-                                .lda = CPU_KEYS,
-                                .b = cpu_at(at->k, k0),
-                                .ldb = at->k.stride,
-                                .c = cpu_at(at->d_q, block->t0),
-                                .ldc = at->d_q.stride});
+                          int64_t keys, float scale) {
+    const int64_t width = at->width;
+    cpu_block_scores(block, at->k, k0, keys, width, t->queries, t->weights);
+    cpu_block_scores(block, at->v, k0, keys, width, t->gradients, t->slopes);
+    cpu_block_mask(block, k0, keys, t->weights);
+    softmax_slopes(t, keys, block->lanes, scale);
+    add_to_keys(block, t->weights, t->d_rows, width, at->d_v, k0, keys, width);
+    add_to_keys(block, t->slopes, cpu_at(at->q, block->t0), at->q.stride, at->d_k, k0, keys, width);
+    cpu_tile_multiply(&(cpu_tile){.m = block->rows,
+                                  .n = width,
+                                  .k = keys,
+                                  .a = t->slopes,
+                                  .a_row = 1,
+                                  .a_step = CPU_QUERIES,
+                                  .b = cpu_at(at->k, k0),
+                                  .b_stride = at->k.stride,
+                                  .c = cpu_at(at->d_q, block->t0),
+                                  .c_stride = at->d_q.stride,
+                                  .accumulate = k0 > block->first[0]});
 }
 
 static void backward_head(const fw_flash_attention *a, const tiles *t, int64_t b, int64_t h) {
@@ -174,7 +165,7 @@ static void backward_head(const fw_flash_attention *a, const tiles *t, int64_t b
     for (int64_t t0 = 0; t0 < a->q.shape[1]; t0 += CPU_QUERIES) {
         cpu_block block;
         cpu_block_init(&block, a, b, t0);
-        load_rows(t, &at, &block);
+        load_block(t, &at, &block, a->scale);
         const int64_t end = t0 + block.rows + block.shift;
         for (int64_t k0 = block.first[0]; k0 < end; k0 += CPU_KEYS)
             backward_tile(t, &at, &block, k0, cpu_min(CPU_KEYS, end - k0), a->scale);

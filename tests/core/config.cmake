@@ -32,5 +32,5 @@ foreach(part params config config_read)
     LIBRARIES fairway_core DEPENDS ${stand_in_targets})
   target_compile_definitions(test_${part} PRIVATE TEST_STAND_INS="${stand_ins}")
 endforeach()
-fairway_add_test(host SOURCES test_host.c
-  LIBRARIES fairway_core)
+fairway_add_test(host SOURCES test_host.c workspace.c
+  LIBRARIES fairway_core DEPENDS compressor-store cache-none)

@@ -67,19 +67,6 @@ static void wrong_descriptions(void **state) {
     refused("short", FW_E_ABI, "ends before update()");
 }
 
-/* The refusal is remembered: the library's constructor does not run a second time. */
-static void changes_floating_point(void **state) {
-    (void)state;
-#if defined(__SSE__)
-    const unsigned before = _mm_getcsr();
-    refused("mxcsr", FW_E_ABI, "floating-point environment", "-ffast-math");
-    assert_int_equal(_mm_getcsr(), before);
-    refused("mxcsr", FW_E_ABI, "floating-point environment");
-#else
-    skip();
-#endif
-}
-
 static void older_modules_load(void **state) {
     (void)state;
     const fw_plugin *plugin = found(FW_CACHE, "older")->plugin;
@@ -150,8 +137,19 @@ static void count_broken(void *argument, const char *path, const char *why) {
     n_broken++;
 }
 
+/* The library's constructor runs only once in a process, so the refusal must be remembered. */
+static void refuse_floating_point(void) {
+#if defined(__SSE__)
+    const unsigned before = _mm_getcsr();
+    refused("mxcsr", FW_E_ABI, "floating-point environment", "-ffast-math");
+    assert_int_equal(_mm_getcsr() & 0xffc0, before & 0xffc0);
+    refused("mxcsr", FW_E_ABI, "floating-point environment");
+#endif
+}
+
 static void scan(void **state) {
     (void)state;
+    refuse_floating_point();
     n_broken = 0;
     assert_ok(registry_scan(registry, count_broken, &n_broken, &error), &error);
 #if defined(__SSE__)
@@ -206,12 +204,17 @@ static void kinds(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        with_registry(not_a_module),       with_registry(needs_a_newer_host),
-        with_registry(wrong_descriptions), with_registry(changes_floating_point),
-        with_registry(older_modules_load), with_registry(newer_modules_load),
-        with_registry(lists_every_path),   with_registry(names_and_paths),
-        with_registry(entries_are_shared), with_registry(scan),
-        with_registry(bad_directories),    with_registry(working_directory_is_not_searched),
+        with_registry(not_a_module),
+        with_registry(needs_a_newer_host),
+        with_registry(wrong_descriptions),
+        with_registry(older_modules_load),
+        with_registry(newer_modules_load),
+        with_registry(lists_every_path),
+        with_registry(names_and_paths),
+        with_registry(entries_are_shared),
+        with_registry(scan),
+        with_registry(bad_directories),
+        with_registry(working_directory_is_not_searched),
         cmocka_unit_test(kinds),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -29,7 +29,7 @@ static void test_format(void **state) {
     size_t size;
     char *data = read_bytes("a.bin", &size);
     assert_int_equal(size, 1024 + 10);
-    const uint8_t begin[12] = {0x88, 0xef, 0x34, 0x01, 1, 0, 0, 0, 5, 0, 0, 0};
+    const uint8_t begin[12] = {0x88, 0xd8, 0x34, 0x01, 1, 0, 0, 0, 5, 0, 0, 0};
     assert_memory_equal(data, begin, sizeof begin);
     for (size_t i = 12; i < 1024; i++) assert_int_equal(data[i], 0);
     const uint8_t tokens[10] = {0, 1, 65, 0, 66, 0, 0, 1, 67, 0};

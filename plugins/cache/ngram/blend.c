@@ -25,30 +25,31 @@ fw_status blend_create(const fw_host *host, const fw_cache_shape *shape, uint32_
                      .vocabulary = shape->vocabulary,
                      .max_order = max_order,
                      .max_entries = shape->max_entries};
-    mixer->marks = host->allocate(host, mixer->vocabulary * sizeof *mixer->marks);
+    mixer->masses = host->allocate(host, mixer->vocabulary * sizeof *mixer->masses);
+    mixer->listed = host->allocate(host, (mixer->vocabulary + 1) * sizeof *mixer->listed);
     if (options.learn) {
         mixer->cells = host->allocate(host, n_cells(mixer) * sizeof *mixer->cells);
         mixer->row = host->allocate(host, mixer->vocabulary * sizeof *mixer->row);
     }
-    if (mixer->marks == NULL || (options.learn && (mixer->cells == NULL || mixer->row == NULL))) {
+    if (mixer->masses == NULL || mixer->listed == NULL ||
+        (options.learn && (mixer->cells == NULL || mixer->row == NULL))) {
         blend_destroy(mixer);
         return fw_fail(error, FW_E_MEMORY, "no memory for the weights of the n-gram cache");
     }
+    memset(mixer->masses, 0, mixer->vocabulary * sizeof *mixer->masses);
     blend_clear(mixer);
     return FW_OK;
 }
 
 void blend_destroy(blend *mixer) {
-    void *const held[] = {mixer->marks, mixer->cells, mixer->row};
+    void *const held[] = {mixer->masses, mixer->listed, mixer->cells, mixer->row};
     for (size_t i = 0; i < sizeof held / sizeof *held; i++)
         if (held[i] != NULL) mixer->host->release(mixer->host, held[i]);
     *mixer = (blend){.host = mixer->host};
 }
 
 void blend_clear(blend *mixer) {
-    memset(mixer->marks, 0, mixer->vocabulary * sizeof *mixer->marks);
     memset(mixer->right, 0, sizeof mixer->right);
-    mixer->stated = 0;
     mixer->n_experts = 0;
     mixer->pending = false;
     for (size_t i = 0; mixer->cells != NULL && i < n_cells(mixer); i++)
@@ -98,27 +99,36 @@ static double list_weight(const blend_options *options, trie_followers list) {
     return options->weight * (1 - options->discount * list.n / list.total);
 }
 
-/* Add share * (count - discount) for each of n followers, opening entries where there are none. The
- * loop knows no branch but its end: whether a token is new is as good as random. */
+/* Add share * (count - discount) for each of n followers, opening entries where there are none.
+ * Masses are collected by token and are positive, so a zero marks a token not yet listed; the loop
+ * knows no branch but its end, for whether a token is new is as good as random. */
 static void add_masses(blend *mixer, fw_prediction *prediction, const uint32_t *tokens,
                        const uint32_t *counts, uint32_t n, double share) {
-    uint64_t *const restrict marks = mixer->marks;
-    uint32_t *const restrict out_tokens = prediction->tokens;
-    double *const restrict values = prediction->values;
-    const uint64_t stated = (uint64_t)mixer->stated << 32;
-    const double discount = mixer->options.discount;
-    uint64_t next = stated | prediction->n;
+    double *const restrict masses = mixer->masses;
+    uint32_t *const restrict listed = mixer->listed;
+    const double off = share * mixer->options.discount;
+    uint32_t next = prediction->n;
     for (uint32_t i = 0; i < n; i++) {
-        const uint64_t mark = marks[tokens[i]];
-        const bool fresh = mark < stated; /* numbers only grow until marks are cleared */
-        const uint64_t entry = fresh ? next : mark;
-        const double before = values[(uint32_t)entry];
-        marks[tokens[i]] = entry;
-        out_tokens[(uint32_t)entry] = tokens[i];
-        values[(uint32_t)entry] = (fresh ? 0.0 : before) + share * (counts[i] - discount);
-        next += fresh;
+        const uint32_t token = tokens[i];
+        const double before = masses[token];
+        masses[token] = before + (share * counts[i] - off);
+        listed[next] = token;
+        next += before <= 0.0;
     }
-    prediction->n = (uint32_t)next;
+    prediction->n = next;
+}
+
+/* Move the masses to their entries and leave zeros behind. */
+static void hand_over(const blend *mixer, uint32_t n, uint32_t *restrict tokens,
+                      double *restrict values) {
+    double *const restrict masses = mixer->masses;
+    const uint32_t *const restrict listed = mixer->listed;
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t token = listed[i];
+        tokens[i] = token;
+        values[i] = masses[token];
+        masses[token] = 0.0;
+    }
 }
 
 static double state_match(blend *mixer, const contexts *here, const fw_row *row,
@@ -137,10 +147,11 @@ static double state_match(blend *mixer, const contexts *here, const fw_row *row,
 static double state_list(blend *mixer, uint32_t order, trie_followers list, const fw_row *row,
                          fw_prediction *prediction, double left) {
     const blend_options *options = &mixer->options;
-    const uint32_t room = mixer->max_entries - prediction->n;
+    const bool roomy = mixer->max_entries >= mixer->vocabulary;
+    const uint32_t room = roomy ? UINT32_MAX : mixer->max_entries - prediction->n;
     uint32_t n = list.n < options->max_followers ? list.n : options->max_followers;
     if (n > room) n = room;
-    if (n == 0 || list.total < options->min_count) return left;
+    if (n == 0 || list.total < options->min_count || left <= options->stop) return left;
     uint64_t sum = list.total;
     if (n < list.n) {
         sum = 0;
@@ -158,24 +169,21 @@ static double state_list(blend *mixer, uint32_t order, trie_followers list, cons
 void blend_predict(blend *mixer, const contexts *here, const fw_row *row,
                    fw_prediction *prediction) {
     for (uint32_t o = mixer->options.min_order; o <= mixer->max_order; o++)
-        if (here->active[o] != TRIE_NONE && left > STOP)
+        if (here->active[o] != TRIE_NONE)
             trie_prefetch_list(here->store, here->active[o], mixer->options.max_followers);
     if (mixer->options.learn) { /* copied while the lists are on their way */
         memcpy(mixer->row, row->probabilities, mixer->vocabulary * sizeof *mixer->row);
         mixer->pending = true;
-    }
-    if (++mixer->stated == 0) {
-        memset(mixer->marks, 0, mixer->vocabulary * sizeof *mixer->marks);
-        mixer->stated = 1;
     }
     mixer->n_experts = 0;
     prediction->form = FW_PREDICT_MIX;
     prediction->n = 0;
     double left = state_match(mixer, here, row, prediction, 1 - RESERVE);
     for (uint32_t o = mixer->max_order; o >= mixer->options.min_order; o--)
-        if (here->active[o] != TRIE_NONE && left > STOP)
+        if (here->active[o] != TRIE_NONE)
             left = state_list(mixer, o, trie_look(here->store, here->active[o]), row, prediction,
                               left);
+    hand_over(mixer, prediction->n, prediction->tokens, prediction->values);
     prediction->lm_weight = left + RESERVE;
 }
 
@@ -221,6 +229,7 @@ void blend_learn(blend *mixer, const contexts *here, uint32_t token) {
 
 uint64_t blend_bytes(const blend *mixer) {
     const uint64_t learned = n_cells(mixer) * sizeof *mixer->cells;
-    const uint64_t per_token = sizeof *mixer->marks + (mixer->options.learn ? sizeof(double) : 0);
+    const uint64_t per_token = sizeof *mixer->masses + sizeof *mixer->listed +
+                               (mixer->options.learn ? sizeof *mixer->row : 0);
     return (mixer->options.learn ? learned : 0) + mixer->vocabulary * per_token;
 }

@@ -22,6 +22,7 @@ typedef struct blend_options {
     uint32_t min_count;     /* tokens counted in a context before it is asked */
     uint32_t max_followers; /* most frequent followers that an expert lists */
     uint32_t match_length;  /* longest match told apart from longer ones; 0: no match expert */
+    double stop;            /* shorter contexts are not asked for less than this share */
     double discount;        /* taken off each count */
     double weight;          /* learn: where a weight starts; else: factor of every weight */
     double window;          /* learn: tokens over which a weight averages */
@@ -48,10 +49,10 @@ typedef struct blend {
     uint32_t vocabulary;
     uint32_t max_order;
     uint32_t max_entries;
-    cell *cells;     /* by order and bucket, when learning */
-    double *row;     /* V: the model's row of the pending prediction, when learning */
-    uint64_t *marks; /* V: number of the prediction (upper half) and entry (lower half) */
-    uint32_t stated; /* predictions so far, never 0 while marks are in use */
+    cell *cells;      /* by order and bucket, when learning */
+    double *row;      /* V: the model's row of the pending prediction, when learning */
+    double *masses;   /* V: gathered for the prediction in the making, else all 0 */
+    uint32_t *listed; /* V + 1: its tokens */
     uint32_t n_experts;
     bool pending; /* a prediction awaits its token */
     expert experts[MAX_ORDER + 1];

@@ -25,6 +25,8 @@ typedef struct ngram {
                        "a context states its most frequent followers, at most so many"),           \
         FW_PARAM_RANGE(FW_PARAM_INT, "match_length", "32", 0, MAX_MATCH, "tokens",                 \
                        "repeats are told apart by length up to this; 0: ignore repeats"),          \
+        FW_PARAM_RANGE(FW_PARAM_FLOAT, "stop", "0.01", 0, 1, "",                                   \
+                       "shorter contexts are not asked once less than this share is left"),        \
         FW_PARAM_PLAIN(FW_PARAM_BOOL, "exclusion", "yes",                                          \
                        "count a token only down to the longest context that knew it"),             \
         FW_PARAM_RANGE(FW_PARAM_INT, "memory_mb", "2048", 4, 65536, "MiB",                         \
@@ -37,6 +39,7 @@ enum {
     PARAM_DISCOUNT,
     PARAM_MAX_FOLLOWERS,
     PARAM_MATCH_LENGTH,
+    PARAM_STOP,
     PARAM_EXCLUSION,
     PARAM_MEMORY_MB,
     PARAM_WEIGHT,
@@ -53,7 +56,7 @@ static const fw_param ngram_params[] = {
 
 static const fw_param counts_params[] = {
     SHARED_PARAMS("2", "0.7"),
-    FW_PARAM_RANGE(FW_PARAM_FLOAT, "weight", "0.4", 0, 0.99, "",
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "weight", "0.4", 1e-5, 0.99, "",
                    "trust in every context, times what discounting leaves to its followers"),
 };
 
@@ -106,6 +109,7 @@ static fw_status create(const fw_host *host, const fw_value *values, const fw_ca
                                    .min_count = (uint32_t)values[PARAM_MIN_COUNT].integer,
                                    .max_followers = (uint32_t)values[PARAM_MAX_FOLLOWERS].integer,
                                    .match_length = (uint32_t)values[PARAM_MATCH_LENGTH].integer,
+                                   .stop = values[PARAM_STOP].real,
                                    .discount = values[PARAM_DISCOUNT].real,
                                    .weight = values[PARAM_WEIGHT].real,
                                    .window = learn ? values[PARAM_WINDOW].real : 0.0};
