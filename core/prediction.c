@@ -294,7 +294,8 @@ fw_status prediction_full(struct prediction_buffers *buffers, const fw_row *row,
     const uint32_t V = buffers->vocabulary, form = prediction->form;
     if (form == FW_PREDICT_UNVERIFIED) {
         for (uint32_t v = 0; v < V; v++)
-            FW_TRY(ask_unverified(buffers, row, prediction, v, &probabilities[v], error));
+            FW_TRY(ask_unverified(buffers, row, prediction, v, &buffers->dense[v], error));
+        memcpy(probabilities, buffers->dense, V * sizeof *probabilities);
         return FW_OK;
     }
     if (form == FW_PREDICT_DENSE)
