@@ -88,6 +88,17 @@ static void report_build(void) {
     print_line("cJSON", cJSON_Version());
 }
 
+static bool find_program(const char *name, char *path, size_t size) {
+    const char *list = getenv("PATH");
+    while (list != NULL && *list != '\0') {
+        const size_t n = strcspn(list, ":");
+        const int length = snprintf(path, size, "%.*s/%s", (int)n, list, name);
+        if (n > 0 && length > 0 && (size_t)length < size && access(path, X_OK) == 0) return true;
+        list += n + (list[n] == ':');
+    }
+    return false;
+}
+
 static void report_device(struct checkup *checkup, const fw_plugin *plugin) {
     const fw_device_driver *driver = plugin->vtable;
     fw_error why = {.struct_size = sizeof why};
@@ -122,7 +133,10 @@ static void report_devices(struct checkup *checkup) {
     }
     if (!checkup->complete)
         advise(checkup, "no CPU device: install libopenblas-dev, then configure and build again");
-    if (!cuda)
+    char nvcc[1024];
+    if (!cuda && find_program("nvcc", nvcc, sizeof nvcc))
+        advise(checkup, "no CUDA device plugin, though nvcc is here: configure and build again");
+    else if (!cuda)
         advise(checkup, "no CUDA device plugin: for NVIDIA GPUs install nvidia-cuda-toolkit (or "
                         "NVIDIA's own packages), then configure and build again");
 }
@@ -171,17 +185,6 @@ static fw_status report_plugins(struct checkup *checkup, fw_error *error) {
         advise(checkup, "no tokenizer sentencepiece: install libsentencepiece-dev, then configure "
                         "and build again");
     return FW_OK;
-}
-
-static bool find_program(const char *name, char *path, size_t size) {
-    const char *list = getenv("PATH");
-    while (list != NULL && *list != '\0') {
-        const size_t n = strcspn(list, ":");
-        const int length = snprintf(path, size, "%.*s/%s", (int)n, list, name);
-        if (n > 0 && length > 0 && (size_t)length < size && access(path, X_OK) == 0) return true;
-        list += n + (list[n] == ':');
-    }
-    return false;
 }
 
 static void report_tools(struct checkup *checkup) {

@@ -51,13 +51,21 @@ void cpu_block_transpose(const cpu_block *block, const float *from, int64_t stri
     }
 }
 
-void cpu_block_scores(const cpu_block *block, cpu_head head, int64_t k0, int64_t keys,
-                      int64_t width, const float *right, float *scores) {
+void cpu_pack(cpu_head head, int64_t from, int64_t rows, int64_t width, float *to) {
+    for (int64_t i = 0; i < rows; i++) {
+        const float *row = cpu_at(head, from + i);
+#pragma omp simd
+        for (int64_t d = 0; d < width; d++) to[i * width + d] = row[d];
+    }
+}
+
+void cpu_block_scores(const cpu_block *block, const float *left, int64_t keys, int64_t width,
+                      const float *right, float *scores) {
     cpu_tile_multiply(&(cpu_tile){.m = keys,
                                   .n = block->lanes,
                                   .k = width,
-                                  .a = cpu_at(head, k0),
-                                  .a_row = head.stride,
+                                  .a = left,
+                                  .a_row = width,
                                   .a_step = 1,
                                   .b = right,
                                   .b_stride = CPU_QUERIES,
@@ -147,6 +155,7 @@ size_t cpu_attention_scratch(fw_device *device, const fw_flash_attention *a) {
 typedef struct tiles {
     float *scores;  /* KEYS x QUERIES */
     float *queries; /* D x QUERIES: scaled and transposed */
+    float *k, *v;   /* KEYS x D */
     float *sums;    /* QUERIES x D: the unnormalised output */
     float *maximum; /* QUERIES */
     float *total;   /* QUERIES: sum of exp(score - maximum) */
@@ -154,14 +163,18 @@ typedef struct tiles {
     float *unit;    /* D */
 } tiles;
 
-_Static_assert((CPU_QUERIES * (CPU_KEYS + 2 * CPU_MAX_HEAD + 3) + CPU_MAX_HEAD) * sizeof(float) <=
+_Static_assert((CPU_QUERIES * (CPU_KEYS + 2 * CPU_MAX_HEAD + 3) +
+                CPU_MAX_HEAD * (2 * CPU_KEYS + 1)) *
+                       sizeof(float) <=
                    CPU_WORKSPACE_BYTES,
                "the forward tiles must fit the workspace");
 
 static tiles carve(float *memory) {
     tiles t = {.scores = memory};
     t.queries = t.scores + CPU_KEYS * CPU_QUERIES;
-    t.sums = t.queries + CPU_MAX_HEAD * CPU_QUERIES;
+    t.k = t.queries + CPU_MAX_HEAD * CPU_QUERIES;
+    t.v = t.k + CPU_KEYS * CPU_MAX_HEAD;
+    t.sums = t.v + CPU_KEYS * CPU_MAX_HEAD;
     t.maximum = t.sums + CPU_QUERIES * CPU_MAX_HEAD;
     t.total = t.maximum + CPU_QUERIES;
     t.shrink = t.total + CPU_QUERIES;
@@ -208,7 +221,9 @@ static void shrink_sums(const tiles *t, const cpu_block *block, int64_t width) {
 
 static void forward_tile(const tiles *t, const cpu_block *block, cpu_head k, cpu_head v, int64_t k0,
                          int64_t keys, int64_t width) {
-    cpu_block_scores(block, k, k0, keys, width, t->queries, t->scores);
+    cpu_pack(k, k0, keys, width, t->k);
+    cpu_pack(v, k0, keys, width, t->v);
+    cpu_block_scores(block, t->k, keys, width, t->queries, t->scores);
     cpu_block_mask(block, k0, keys, t->scores);
     softmax_tile(t, keys, block->lanes);
     const int first = k0 == block->first[0];
@@ -219,8 +234,8 @@ static void forward_tile(const tiles *t, const cpu_block *block, cpu_head k, cpu
                                   .a = t->scores,
                                   .a_row = 1,
                                   .a_step = CPU_QUERIES,
-                                  .b = cpu_at(v, k0),
-                                  .b_stride = v.stride,
+                                  .b = t->v,
+                                  .b_stride = width,
                                   .c = t->sums,
                                   .c_stride = width,
                                   .accumulate = !first});

@@ -39,9 +39,13 @@ void cpu_block_init(cpu_block *block, const fw_flash_attention *a, int64_t b, in
 void cpu_block_transpose(const cpu_block *block, const float *from, int64_t stride, float factor,
                          int64_t width, float *to);
 
-/* scores[keys x lanes] = rows [k0, k0 + keys) of `head` times right[D x QUERIES]. */
-void cpu_block_scores(const cpu_block *block, cpu_head head, int64_t k0, int64_t keys,
-                      int64_t width, const float *right, float *scores);
+/* to[rows x width] = rows [from, from + rows) of `head`. Rows of a packed q | k | v often lie a
+ * multiple of 4096 bytes apart and would evict each other from the first-level cache. */
+void cpu_pack(cpu_head head, int64_t from, int64_t rows, int64_t width, float *to);
+
+/* scores[keys x lanes] = left[keys x D] times right[D x QUERIES]. */
+void cpu_block_scores(const cpu_block *block, const float *left, int64_t keys, int64_t width,
+                      const float *right, float *scores);
 
 /* -infinity for every score whose query does not see its key. */
 void cpu_block_mask(const cpu_block *block, int64_t k0, int64_t keys, float *scores);

@@ -16,6 +16,8 @@ typedef struct tiles {
     float *queries;   /* D x QUERIES: scaled and transposed */
     float *gradients; /* D x QUERIES: d_rows transposed */
     float *d_rows;    /* QUERIES x D: gradient of the plain attention output */
+    float *q, *d_q;   /* QUERIES x D */
+    float *k, *v;     /* KEYS x D */
     float *logarithm; /* QUERIES: log_sum_exp */
     float *delta;     /* QUERIES: d_rows . rows */
     float *unit;      /* D */
@@ -23,7 +25,8 @@ typedef struct tiles {
     float *d_unit;    /* D */
 } tiles;
 
-_Static_assert((CPU_QUERIES * (2 * CPU_KEYS + 3 * CPU_MAX_HEAD + 2) + 3 * CPU_MAX_HEAD) *
+_Static_assert((CPU_QUERIES * (2 * CPU_KEYS + 5 * CPU_MAX_HEAD + 2) +
+                CPU_MAX_HEAD * (2 * CPU_KEYS + 3)) *
                        sizeof(float) <=
                    CPU_WORKSPACE_BYTES,
                "the backward tiles must fit the workspace");
@@ -34,7 +37,11 @@ static tiles carve(float *memory) {
     t.queries = t.slopes + CPU_KEYS * CPU_QUERIES;
     t.gradients = t.queries + CPU_MAX_HEAD * CPU_QUERIES;
     t.d_rows = t.gradients + CPU_MAX_HEAD * CPU_QUERIES;
-    t.logarithm = t.d_rows + CPU_QUERIES * CPU_MAX_HEAD;
+    t.q = t.d_rows + CPU_QUERIES * CPU_MAX_HEAD;
+    t.d_q = t.q + CPU_QUERIES * CPU_MAX_HEAD;
+    t.k = t.d_q + CPU_QUERIES * CPU_MAX_HEAD;
+    t.v = t.k + CPU_KEYS * CPU_MAX_HEAD;
+    t.logarithm = t.v + CPU_KEYS * CPU_MAX_HEAD;
     t.delta = t.logarithm + CPU_QUERIES;
     t.unit = t.delta + CPU_QUERIES;
     t.plain = t.unit + CPU_MAX_HEAD;
@@ -103,8 +110,8 @@ static void load_block(const tiles *t, const heads *at, const cpu_block *block, 
         t->delta[i] = cpu_dot(d_out, cpu_at(at->out, position), at->width);
     }
     for (int64_t i = block->rows; i < block->lanes; i++) t->logarithm[i] = t->delta[i] = 0.0f;
-    cpu_block_transpose(block, cpu_at(at->q, block->t0), at->q.stride, scale, at->width,
-                        t->queries);
+    cpu_pack(at->q, block->t0, block->rows, at->width, t->q);
+    cpu_block_transpose(block, t->q, at->width, scale, at->width, t->queries);
     cpu_block_transpose(block, t->d_rows, at->width, 1.0f, at->width, t->gradients);
 }
 
@@ -122,9 +129,9 @@ static void softmax_slopes(const tiles *t, int64_t keys, int64_t lanes, float sc
     }
 }
 
-/* Rows [k0, k0 + keys) of y += tile[keys x queries] x: d_v and d_k. */
-static void add_to_keys(const cpu_block *block, const float *tile, const float *x, int64_t x_stride,
-                        cpu_head y, int64_t k0, int64_t keys, int64_t width) {
+/* Rows [k0, k0 + keys) of y += tile[keys x queries] x[queries x D]: d_v and d_k. */
+static void add_to_keys(const cpu_block *block, const float *tile, const float *x, cpu_head y,
+                        int64_t k0, int64_t keys, int64_t width) {
     cpu_tile_multiply(&(cpu_tile){.m = keys,
                                   .n = width,
                                   .k = block->rows,
@@ -132,7 +139,7 @@ static void add_to_keys(const cpu_block *block, const float *tile, const float *
                                   .a_row = CPU_QUERIES,
                                   .a_step = 1,
                                   .b = x,
-                                  .b_stride = x_stride,
+                                  .b_stride = width,
                                   .c = cpu_at(y, k0),
                                   .c_stride = y.stride,
                                   .accumulate = 1});
@@ -141,22 +148,24 @@ static void add_to_keys(const cpu_block *block, const float *tile, const float *
 static void backward_tile(const tiles *t, const heads *at, const cpu_block *block, int64_t k0,
                           int64_t keys, float scale) {
     const int64_t width = at->width;
-    cpu_block_scores(block, at->k, k0, keys, width, t->queries, t->weights);
-    cpu_block_scores(block, at->v, k0, keys, width, t->gradients, t->slopes);
+    cpu_pack(at->k, k0, keys, width, t->k);
+    cpu_pack(at->v, k0, keys, width, t->v);
+    cpu_block_scores(block, t->k, keys, width, t->queries, t->weights);
+    cpu_block_scores(block, t->v, keys, width, t->gradients, t->slopes);
     cpu_block_mask(block, k0, keys, t->weights);
     softmax_slopes(t, keys, block->lanes, scale);
-    add_to_keys(block, t->weights, t->d_rows, width, at->d_v, k0, keys, width);
-    add_to_keys(block, t->slopes, cpu_at(at->q, block->t0), at->q.stride, at->d_k, k0, keys, width);
+    add_to_keys(block, t->weights, t->d_rows, at->d_v, k0, keys, width);
+    add_to_keys(block, t->slopes, t->q, at->d_k, k0, keys, width);
     cpu_tile_multiply(&(cpu_tile){.m = block->rows,
                                   .n = width,
                                   .k = keys,
                                   .a = t->slopes,
                                   .a_row = 1,
                                   .a_step = CPU_QUERIES,
-                                  .b = cpu_at(at->k, k0),
-                                  .b_stride = at->k.stride,
-                                  .c = cpu_at(at->d_q, block->t0),
-                                  .c_stride = at->d_q.stride,
+                                  .b = t->k,
+                                  .b_stride = width,
+                                  .c = t->d_q,
+                                  .c_stride = width,
                                   .accumulate = k0 > block->first[0]});
 }
 
@@ -169,6 +178,8 @@ static void backward_head(const fw_flash_attention *a, const tiles *t, int64_t b
         const int64_t end = t0 + block.rows + block.shift;
         for (int64_t k0 = block.first[0]; k0 < end; k0 += CPU_KEYS)
             backward_tile(t, &at, &block, k0, cpu_min(CPU_KEYS, end - k0), a->scale);
+        for (int64_t i = 0; i < block.rows; i++)
+            memcpy(cpu_at(at.d_q, t0 + i), t->d_q + i * at.width, (size_t)at.width * sizeof(float));
     }
 }
 

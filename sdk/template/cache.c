@@ -51,8 +51,8 @@ static fw_status create(const fw_host *host, const fw_value *values, const fw_ca
     /* A prediction may list max_entries tokens; a window of as many never holds more. */
     cache->window = (uint32_t)values[WINDOW].integer;
     if (cache->window > shape->max_entries) cache->window = shape->max_entries;
-    cache->ring = calloc(cache->window, sizeof *cache->ring);
-    cache->distinct = calloc(cache->window, sizeof *cache->distinct);
+    cache->ring = calloc(cache->window + 1u, sizeof *cache->ring);
+    cache->distinct = calloc(cache->window + 1u, sizeof *cache->distinct);
     cache->counts = calloc(cache->vocabulary, sizeof *cache->counts);
     cache->place = calloc(cache->vocabulary, sizeof *cache->place);
     if (cache->ring == NULL || cache->distinct == NULL || cache->counts == NULL ||
@@ -100,6 +100,7 @@ static void forget(recent_tokens *cache, uint32_t token) {
 }
 
 static void learn(recent_tokens *cache, uint32_t token) {
+    if (cache->window == 0) return; /* max_entries may be 0 */
     uint32_t *slot = &cache->ring[cache->n_seen % cache->window];
     if (cache->n_seen >= cache->window) forget(cache, *slot);
     *slot = token;

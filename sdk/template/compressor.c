@@ -17,7 +17,7 @@
  * create() gets the values in this order. */
 enum { MIN_RUN, N_PARAMS };
 static const fw_param params[N_PARAMS] = {
-    [MIN_RUN] = FW_PARAM_RANGE(FW_PARAM_INT, "min_run", "3", 2, 129, "bytes",
+    [MIN_RUN] = FW_PARAM_RANGE(FW_PARAM_INT, "min_run", "3", 3, 129, "bytes",
                                "shortest run that is worth two bytes"),
 };
 
@@ -44,24 +44,49 @@ static size_t stream_bytes(const fw_stream *stream) {
     return (size_t)(stream->rows * stream->columns) * fw_dtype_size(stream->dtype);
 }
 
+/* Shapes come from a file, too: one that no memory could hold is damage. */
+static bool possible(const fw_stream *stream) {
+    const int64_t most = INT64_MAX / 16;
+    return stream->rows >= 0 && stream->columns >= 0 &&
+           (stream->columns == 0 || stream->rows <= most / stream->columns);
+}
+
 static size_t total_bytes(const fw_stream *streams, uint32_t n_streams) {
     size_t total = 0;
     for (uint32_t i = 0; i < n_streams; i++) total += stream_bytes(&streams[i]);
     return total;
 }
 
-/* The worst case: no run at all, one control byte for each 128 bytes, and one for the rest of each
- * stream, because runs and literals end with it. */
+/* The worst case has no runs: one control byte for each 128 bytes, and one for the rest of each
+ * stream. A run of 3 saves the byte that the literals before it cost; a run of 2 would not. */
 static size_t bound(void *self, const fw_stream *streams, uint32_t n_streams) {
     (void)self;
     const size_t total = total_bytes(streams, n_streams);
     return total + total / MAX_LITERALS + n_streams;
 }
 
-/* A buffer that is written or read from its start. */
-typedef struct cursor {
-    uint8_t *at, *end;
-} cursor;
+/* Where output goes; with `to` NULL it is only counted. */
+typedef struct output {
+    uint8_t *to;
+    size_t bytes;
+} output;
+
+static void put(output *out, uint8_t control, const uint8_t *bytes, size_t n) {
+    if (out->to != NULL) {
+        out->to[out->bytes] = control;
+        memcpy(out->to + out->bytes + 1, bytes, n);
+    }
+    out->bytes += n + 1;
+}
+
+static void put_literals(output *out, const uint8_t *from, const uint8_t *end) {
+    while (from < end) {
+        const size_t left = (size_t)(end - from);
+        const size_t n = left < MAX_LITERALS ? left : MAX_LITERALS;
+        put(out, (uint8_t)(n - 1), from, n);
+        from += n;
+    }
+}
 
 static size_t run_at(const uint8_t *from, const uint8_t *end) {
     size_t n = 1;
@@ -69,48 +94,38 @@ static size_t run_at(const uint8_t *from, const uint8_t *end) {
     return n;
 }
 
-static bool put(cursor *out, uint8_t control, const uint8_t *bytes, size_t n) {
-    if ((size_t)(out->end - out->at) < n + 1) return false;
-    *out->at = control;
-    memcpy(out->at + 1, bytes, n);
-    out->at += n + 1;
-    return true;
-}
-
-static bool compress_stream(const run_length *compressor, const uint8_t *from, size_t n,
-                            cursor *out) {
+static void compress_stream(const run_length *compressor, const uint8_t *from, size_t n,
+                            output *out) {
     const uint8_t *end = from + n, *literals = from;
     while (from < end) {
         const size_t run = run_at(from, end);
-        const bool is_run = run >= compressor->min_run;
-        if (!is_run) from += run; /* a short run joins the literals */
-        while (literals < from && (is_run || (size_t)(from - literals) >= MAX_LITERALS)) {
-            const size_t ready = (size_t)(from - literals);
-            const size_t count = ready < MAX_LITERALS ? ready : MAX_LITERALS;
-            if (!put(out, (uint8_t)(count - 1), literals, count)) return false;
-            literals += count;
+        if (run >= compressor->min_run) {
+            put_literals(out, literals, from);
+            put(out, (uint8_t)(run + RUN_OFFSET), from, 1);
+            literals = from + run;
         }
-        if (!is_run) continue;
-        if (!put(out, (uint8_t)(run + RUN_OFFSET), from, 1)) return false;
         from += run;
-        literals = from;
     }
-    return literals == end ||
-           put(out, (uint8_t)(end - literals - 1), literals, (size_t)(end - literals));
+    put_literals(out, literals, end);
 }
 
+/* Outputs stay untouched on failure, so the size is known before the first byte is written. */
 static fw_status compress(void *self, const fw_stream *streams, uint32_t n_streams, void *out,
                           size_t *bytes, fw_error *error) {
-    cursor cursor = {out, (uint8_t *)out + *bytes};
+    output counted = {NULL, 0}, written = {out, 0};
     for (uint32_t i = 0; i < n_streams; i++)
-        if (!compress_stream(self, streams[i].data, stream_bytes(&streams[i]), &cursor))
-            return fw_fail(error, FW_E_BUFFER, "%zu bytes are too few for the streams; ask bound()",
-                           *bytes);
-    *bytes = (size_t)(cursor.at - (uint8_t *)out);
+        compress_stream(self, streams[i].data, stream_bytes(&streams[i]), &counted);
+    if (counted.bytes > *bytes)
+        return fw_fail(error, FW_E_BUFFER, "the streams take %zu bytes, not %zu", counted.bytes,
+                       *bytes);
+    for (uint32_t i = 0; i < n_streams; i++)
+        compress_stream(self, streams[i].data, stream_bytes(&streams[i]), &written);
+    *bytes = written.bytes;
     return FW_OK;
 }
 
-/* 4. Whatever stands in the file, nothing is read or written outside the buffers. */
+/* 4. Whatever stands in the file, nothing is read or written outside the buffers. With `to` NULL
+ * the bytes are only checked. */
 static bool decompress_stream(const uint8_t **from, const uint8_t *end, uint8_t *to, size_t n) {
     while (n > 0) {
         if (*from == end) return false;
@@ -119,27 +134,35 @@ static bool decompress_stream(const uint8_t **from, const uint8_t *end, uint8_t 
         const size_t count = literal ? control + 1u : control - (size_t)RUN_OFFSET;
         const size_t needed = literal ? count : 1;
         if (count > n || (size_t)(end - *from) < needed) return false;
-        if (literal)
-            memcpy(to, *from, count);
-        else
-            memset(to, **from, count);
+        if (to != NULL && literal) memcpy(to, *from, count);
+        if (to != NULL && !literal) memset(to, **from, count);
+        if (to != NULL) to += count;
         *from += needed;
-        to += count;
         n -= count;
     }
     return true;
 }
 
-static fw_status decompress(void *self, const void *in, size_t bytes, const fw_stream *streams,
-                            uint32_t n_streams, fw_error *error) {
-    (void)self;
-    const uint8_t *from = in, *end = from + bytes;
+static fw_status check(const uint8_t *from, size_t bytes, const fw_stream *streams,
+                       uint32_t n_streams, fw_error *error) {
+    const uint8_t *end = from + bytes;
     for (uint32_t i = 0; i < n_streams; i++)
-        if (!decompress_stream(&from, end, streams[i].data, stream_bytes(&streams[i])))
+        if (!possible(&streams[i]) ||
+            !decompress_stream(&from, end, NULL, stream_bytes(&streams[i])))
             return fw_fail(error, FW_E_FORMAT, "the compressed data is damaged in stream %u", i);
     if (from != end)
         return fw_fail(error, FW_E_FORMAT, "%zu bytes follow the compressed data",
                        (size_t)(end - from));
+    return FW_OK;
+}
+
+static fw_status decompress(void *self, const void *in, size_t bytes, const fw_stream *streams,
+                            uint32_t n_streams, fw_error *error) {
+    (void)self;
+    FW_TRY(check(in, bytes, streams, n_streams, error));
+    const uint8_t *from = in, *end = from + bytes;
+    for (uint32_t i = 0; i < n_streams; i++)
+        (void)decompress_stream(&from, end, streams[i].data, stream_bytes(&streams[i]));
     return FW_OK;
 }
 

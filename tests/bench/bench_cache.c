@@ -167,7 +167,8 @@ static void bench(const char *id, const stream *text, const char *source) {
 int main(int argc, char **argv) {
     static const char *const ids[] = {"none", "ngram_counts", "ngram"};
     const size_t n = argc > 2 ? (size_t)strtoull(argv[2], NULL, 10) : 1000000;
-    printf("M tokens/s of predict + validation + update, one thread, processor time; cold: first pass of an "
+    printf("M tokens/s of predict + validation + update, one thread, processor time; cold: first "
+           "pass of an "
            "instance\n");
     printf("| cache        |     V | text      |   tokens |  cold |  warm | entries  |  audit us | "
            "   MiB |\n");

@@ -8,7 +8,7 @@ fw_device *device;
 uint32_t compute;
 test_random random_;
 
-enum { MAX_ARRAYS = 256, SAMPLES = 160 };
+enum { MAX_ARRAYS = 256, SAMPLES = 96 };
 static array *arrays[MAX_ARRAYS];
 static size_t n_arrays;
 static const fw_device_driver *driver;

@@ -41,7 +41,7 @@ double tolerance(double f32, double bf16);
 void expect_close(const char *what, array *got, const double *want, double limit);
 
 /* Fails unless `got` agrees with the derivative of `objective` by `x`, by central differences, on
- * up to 160 coordinates drawn at random. */
+ * up to 96 coordinates drawn at random. */
 typedef double objective(void *context);
 void expect_gradient(const char *what, array *got, double *x, objective *f, void *context,
                      double limit);

@@ -90,8 +90,8 @@ static void test_transposes(void **state) {
                            .alpha = 1.0,
                            .c_dtype = compute});
         run_case((problem){.m = between(200, 400),
-                           .n = between(1, 40),
-                           .k = between(1, 90),
+                           .n = between(20, 60),
+                           .k = between(60, 200),
                            .transpose_a = i & 1,
                            .transpose_b = i >> 1,
                            .alpha = -0.5,
@@ -105,6 +105,7 @@ static void test_transposes(void **state) {
                            .transpose_b = i >> 1,
                            .alpha = 1.0,
                            .beta = 0.25,
+                           .slack = 3,
                            .c_dtype = FW_F32});
     }
 }

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <omp.h>
 #include <stdio.h>
+#include <unistd.h>
 
 static const char *kind_name(uint32_t kind) {
     switch (kind) {
@@ -17,7 +18,12 @@ static const char *kind_name(uint32_t kind) {
 
 const fw_plugin *test_plugin(uint32_t kind, const char *id) {
     char path[4096];
-    (void)snprintf(path, sizeof path, "%s/%s-%s.so", TEST_PLUGIN_DIRECTORY, kind_name(kind), id);
+    const char *elsewhere = getenv("FAIRWAY_TEST_PLUGINS"); /* searched first: other authors' */
+    (void)snprintf(path, sizeof path, "%s/%s-%s.so", elsewhere != NULL ? elsewhere : "",
+                   kind_name(kind), id);
+    if (elsewhere == NULL || access(path, R_OK) != 0)
+        (void)snprintf(path, sizeof path, "%s/%s-%s.so", TEST_PLUGIN_DIRECTORY, kind_name(kind),
+                       id);
     void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL | RTLD_NODELETE);
     if (library == NULL) fail_msg("%s", dlerror());
     const fw_module *module = (const fw_module *)dlsym(library, FW_MODULE_SYMBOL);

@@ -198,12 +198,12 @@ static double stated(const blend *mixer, const expert *one, const contexts *here
 /* What the weight itself is answerable for moves it; early steps are larger, so that a cell finds
  * its level within a few tokens. */
 static void move_weight(const blend *mixer, cell *learned, double posterior, double reached) {
-    const double soon = 1 / (learned->updates + 3.0), late = 1 / mixer->options.window;
+    const double soon = 2 / (learned->updates + 3.0), late = 1 / mixer->options.window;
     const double rate = soon > late ? soon : late;
     double weight = learned->weight + rate * reached * (posterior - learned->weight);
     if (weight < LEAST_WEIGHT) weight = LEAST_WEIGHT;
     if (weight > MOST_WEIGHT) weight = MOST_WEIGHT;
-    *learned = (cell){weight, learned->updates + 1.0};
+    *learned = (cell){weight, learned->updates + reached};
 }
 
 void blend_learn(blend *mixer, const contexts *here, uint32_t token) {

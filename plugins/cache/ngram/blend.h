@@ -31,7 +31,7 @@ typedef struct blend_options {
 /* A learned weight. */
 typedef struct cell {
     double weight;
-    double updates;
+    double updates; /* tokens that reached its experts, as expected */
 } cell;
 
 /* One expert of the prediction that was stated last. */

@@ -1,0 +1,111 @@
+#include "cache_player.h"
+
+#include <math.h>
+
+static void ok(fw_status status, const fw_error *error) {
+    if (status != FW_OK) fail_msg("status %d: %s", status, error->message);
+}
+
+player player_open(const fw_cache *cache, const fw_host *host, const fw_value *values,
+                   uint32_t vocabulary, uint32_t max_entries) {
+    player p = {.cache = cache,
+                .vocabulary = vocabulary,
+                .model = calloc(vocabulary, sizeof *p.model),
+                .full = calloc(vocabulary, sizeof *p.full),
+                .buffers = prediction_buffers_create(vocabulary)};
+    assert_non_null(p.model);
+    assert_non_null(p.full);
+    assert_non_null(p.buffers);
+    const fw_cache_shape shape = {
+        .struct_size = sizeof shape, .vocabulary = vocabulary, .max_entries = max_entries};
+    fw_error error = {.struct_size = sizeof error};
+    ok(cache->create(host, values, &shape, &p.self, &error), &error);
+    p.buffers->allow_unverified = true;
+    p.buffers->cache = p.self;
+    player_begin(&p);
+    return p;
+}
+
+void player_close(player *p) {
+    p->cache->destroy(p->self);
+    prediction_buffers_destroy(p->buffers);
+    free(p->model);
+    free(p->full);
+}
+
+void player_begin(player *p) {
+    fw_error error = {.struct_size = sizeof error};
+    ok(p->cache->begin(p->self, &error), &error);
+    p->position = 0;
+}
+
+void player_form_row(player *p) {
+    test_random random = {p->position};
+    double sum = 0;
+    const double heat = 1 + (double)(p->position % 5);
+    for (uint32_t v = 0; v < p->vocabulary; v++)
+        sum += p->model[v] = exp(heat * test_uniform(&random));
+    for (uint32_t v = 0; v < p->vocabulary; v++) p->model[v] /= sum;
+}
+
+static fw_row row_of(const player *p) {
+    double entropy = 0;
+    for (uint32_t v = 0; v < p->vocabulary; v++)
+        if (p->model[v] > 0) entropy -= p->model[v] * log(p->model[v]);
+    return (fw_row){.struct_size = sizeof(fw_row),
+                    .vocabulary = p->vocabulary,
+                    .position = p->position,
+                    .probabilities = p->model,
+                    .entropy = p->cache->needs_entropy ? entropy : -1};
+}
+
+static fw_row ask(player *p) {
+    fw_error error = {.struct_size = sizeof error};
+    const fw_row row = row_of(p);
+    prediction_prepare(p->buffers, &p->stated);
+    ok(p->cache->predict(p->self, &row, &p->stated, &error), &error);
+    return row;
+}
+
+void player_predict(player *p) {
+    fw_error error = {.struct_size = sizeof error};
+    const fw_row row = ask(p);
+    ok(prediction_full(p->buffers, &row, &p->stated, p->full, &error), &error);
+}
+
+double player_score(player *p, uint32_t token) {
+    fw_error error = {.struct_size = sizeof error};
+    const fw_row row = ask(p);
+    double probability = 0;
+    ok(prediction_probability(p->buffers, &row, &p->stated, token, &probability, &error), &error);
+    return probability;
+}
+
+void player_update(player *p, const uint32_t *tokens, uint64_t n) {
+    fw_error error = {.struct_size = sizeof error};
+    ok(p->cache->update(p->self, tokens, n, &error), &error);
+    p->position += n;
+}
+
+double player_sum(const player *p) {
+    double sum = 0;
+    for (uint32_t v = 0; v < p->vocabulary; v++) sum += p->full[v];
+    return sum;
+}
+
+void player_text(uint32_t *tokens, uint64_t n, uint32_t vocabulary, uint64_t seed) {
+    test_random random = {seed};
+    for (uint64_t t = 0; t < n;) {
+        const bool repeat = t > 500 && test_uniform(&random) < 0.05;
+        const uint64_t word = test_below(&random, 1 + test_below(&random, 400));
+        const uint64_t from = repeat ? test_below(&random, t - 100) : 0;
+        const uint64_t length = repeat ? 60 : 1 + word % 6;
+        for (uint64_t i = 0; i < length && t < n; i++, t++)
+            tokens[t] = repeat ? tokens[from + i] : (uint32_t)((word * 7919 + i * 31) % vocabulary);
+    }
+}
+
+void player_coin(uint32_t *tokens, uint64_t n, uint32_t vocabulary, uint64_t seed) {
+    test_random random = {seed};
+    for (uint64_t t = 0; t < n; t++) tokens[t] = (uint32_t)test_below(&random, vocabulary);
+}

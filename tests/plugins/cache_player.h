@@ -1,0 +1,45 @@
+/* A cache at work in a test: the host's side of the protocol, and streams to play to it. */
+#ifndef CACHE_PLAYER_H
+#define CACHE_PLAYER_H
+
+#include "prediction.h"
+#include "support.h"
+
+typedef struct player {
+    const fw_cache *cache;
+    void *self;
+    uint32_t vocabulary;
+    uint64_t position;
+    double *model; /* the row */
+    double *full;  /* what was stated last, over the whole vocabulary */
+    struct prediction_buffers *buffers;
+    fw_prediction stated;
+} player;
+
+/* A new instance that has begun a stream. Fails the test when the cache refuses. */
+player player_open(const fw_cache *cache, const fw_host *host, const fw_value *values,
+                   uint32_t vocabulary, uint32_t max_entries);
+void player_close(player *p);
+void player_begin(player *p);
+
+/* A row that depends on the position alone: some positions are sure, some are not. */
+void player_form_row(player *p);
+
+/* Ask for a prediction, refuse what breaks the protocol, and write it out to p->full. */
+void player_predict(player *p);
+
+/* Score one token: the probability of `token`, without telling the cache. */
+double player_score(player *p, uint32_t token);
+
+void player_update(player *p, const uint32_t *tokens, uint64_t n);
+
+/* Sum of p->full. */
+double player_sum(const player *p);
+
+/* Text of a kind: words of a small lexicon, with long repeats now and then. */
+void player_text(uint32_t *tokens, uint64_t n, uint32_t vocabulary, uint64_t seed);
+
+/* Uniformly random tokens. */
+void player_coin(uint32_t *tokens, uint64_t n, uint32_t vocabulary, uint64_t seed);
+
+#endif
