@@ -23,8 +23,7 @@ void artifact_free(struct artifact *artifact) {
     *artifact = (struct artifact){0};
 }
 
-/* ---- description ------------------------------------------------------------------------------
- */
+/* ---- description ---- */
 
 static void describe(const struct artifact *artifact, struct bytes *bytes) {
     bytes_put_text(bytes, artifact->config);
@@ -80,8 +79,7 @@ static fw_status read_description(struct byte_reader *reader, struct artifact *a
     return FW_OK;
 }
 
-/* ---- file -------------------------------------------------------------------------------------
- */
+/* ---- file ---- */
 
 static fw_status pack_description(const struct bytes *plain, struct bytes *packed,
                                   fw_error *error) {

@@ -9,8 +9,7 @@
 #include "bytes.h"
 #include "files.h"
 
-/* ---- the plugins of an experiment -------------------------------------------------------------
- */
+/* ---- the plugins of an experiment ---- */
 
 struct visits {
     const struct plugin_choice *seen[64];
@@ -43,8 +42,7 @@ void experiment_each_plugin(const struct experiment *experiment,
     visit_once(&visits, &experiment->cache);
 }
 
-/* ---- binaries ---------------------------------------------------------------------------------
- */
+/* ---- binaries ---- */
 
 /* What strip(1) would keep of an ELF file: everything up to the end of its last loadable segment.
  * Other files count whole. */
@@ -74,8 +72,7 @@ static fw_status append_binary(struct bytes *bytes, const char *path, fw_error *
     return FW_OK;
 }
 
-/* ---- the whole --------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 struct measurement {
     struct bytes sources, binaries;

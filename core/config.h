@@ -33,11 +33,13 @@ struct run_keys {
     int64_t size_limit;     /* bytes of artifact and code, 16,000,000 */
 };
 
+enum data_shuffle { SHUFFLE_NONE, SHUFFLE_DOCUMENTS, SHUFFLE_SEQUENCES };
+
 struct data_keys {
     const char *train, *validation; /* sources, corpus.h; "" when absent */
     int64_t sequence;               /* T of training */
     int64_t hold_out_every;         /* n > 0: every n-th training document becomes validation */
-    bool shuffle;                   /* documents of text sources */
+    int64_t shuffle;                /* enum data_shuffle */
     bool compare_xz;                /* report `xz -9e` of the validation text (text sources) */
 };
 

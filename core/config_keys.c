@@ -49,6 +49,8 @@ static const struct core_key run_keys[] = {
     COUNT("size_limit", "16000000", 1, "bytes", run.size_limit, "largest artifact, code included"),
 };
 
+static const char *const shuffles[] = {"none", "documents", "sequences", NULL};
+
 static const struct core_key data_keys[] = {
     TEXT(FW_PARAM_STRING, "train", "", KEY_SOURCES, data.train,
          "training sources: shard globs, text:GLOB, jsonl:GLOB, list:FILE"),
@@ -57,7 +59,9 @@ static const struct core_key data_keys[] = {
            "length of training sequences"),
     COUNT("hold_out_every", "0", 0, "documents", data.hold_out_every,
           "every n-th training document becomes validation; 0: none"),
-    FLAG("shuffle", "yes", data.shuffle, "shuffle the documents of text sources by the seed"),
+    CHOICE(
+        "shuffle", "sequences", shuffles, data.shuffle,
+        "what the seed puts in random order for training: documents of text sources, or sequences"),
     FLAG("compare_xz", "no", data.compare_xz, "report how small xz -9e makes the validation text"),
 };
 

@@ -29,8 +29,7 @@ int64_t evaluate_window(const struct experiment *experiment) {
     return experiment->eval.window > 0 ? experiment->eval.window : experiment->data.sequence;
 }
 
-/* ---- scoring ----------------------------------------------------------------------------------
- */
+/* ---- scoring ---- */
 
 static fw_status score_position(struct evaluation *e, int64_t row, const float *log_probabilities,
                                 uint64_t position, fw_error *error) {
@@ -105,8 +104,7 @@ static fw_status score_stream(struct evaluation *e, fw_error *error) {
     return FW_OK;
 }
 
-/* ---- the whole --------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 static fw_status check_tokens(const struct evaluation *e, fw_error *error) {
     const uint32_t vocabulary = e->options->table->vocabulary;

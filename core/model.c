@@ -3,8 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- weights ----------------------------------------------------------------------------------
- */
+/* ---- weights ---- */
 
 static fw_weight matrix_weight(uint32_t role, int64_t rows, int64_t columns) {
     fw_weight weight = {.struct_size = sizeof weight, .role = role, .layer = -1, .rank = 2};
@@ -129,8 +128,7 @@ static fw_status allocate_weights(struct model *model, fw_error *error) {
     return FW_OK;
 }
 
-/* ---- layers and activations -------------------------------------------------------------------
- */
+/* ---- layers and activations ---- */
 
 static fw_status create_layer(struct model *model, int32_t index, fw_error *error) {
     const struct plugin_choice *choice = &model->options.experiment->attention[index];
@@ -238,8 +236,7 @@ static fw_status allocate_activations(struct model *model, fw_error *error) {
     return FW_OK;
 }
 
-/* ---- the whole --------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 static fw_status check_ops(const struct model *model, fw_error *error) {
     const fw_ops *ops = model->ops;

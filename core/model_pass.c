@@ -23,8 +23,7 @@ static fw_tensor row_vector(const struct pass *pass, float *data) {
     return fw_vector(data, FW_F32, pass->rows);
 }
 
-/* ---- linear layers: y = x w^T -----------------------------------------------------------------
- */
+/* ---- linear layers: y = x w^T ---- */
 
 static fw_status linear(const struct pass *pass, fw_tensor x, fw_tensor weight, fw_tensor y) {
     const fw_gemm gemm = {
@@ -50,8 +49,7 @@ static fw_status linear_weight_gradient(const struct pass *pass, fw_tensor d_y, 
     return pass->model->ops->gemm(pass->model->device, &gemm, pass->error);
 }
 
-/* ---- forward ----------------------------------------------------------------------------------
- */
+/* ---- forward ---- */
 
 static fw_status embed(const struct pass *pass) {
     struct model *model = pass->model;
@@ -151,8 +149,7 @@ static fw_status forward(const struct pass *pass) {
     return FW_OK;
 }
 
-/* ---- loss -------------------------------------------------------------------------------------
- */
+/* ---- loss ---- */
 
 static fw_status loss_forward(const struct pass *pass) {
     struct model *model = pass->model;
@@ -192,8 +189,7 @@ static fw_status loss_backward(const struct pass *pass, float scale) {
                                  stream_view(pass, model->d_branch));
 }
 
-/* ---- backward ---------------------------------------------------------------------------------
- */
+/* ---- backward ---- */
 
 /* d_stream = d_stream (absent at the top) + backward of rmsnorm(sum) for d_branch. */
 static fw_status norm_backward(const struct pass *pass, void *sum, float *inverse_rms, bool top) {
@@ -278,8 +274,7 @@ static fw_status backward(const struct pass *pass, float scale) {
     return embed_backward(pass);
 }
 
-/* ---- entry points -----------------------------------------------------------------------------
- */
+/* ---- entry points ---- */
 
 static fw_status check_rows(const struct model *model, int64_t batch, int64_t tokens,
                             fw_error *error) {

@@ -60,8 +60,7 @@ static fw_status allocate_streams(fw_stream *streams, uint32_t n, fw_error *erro
     return FW_OK;
 }
 
-/* ---- packing ----------------------------------------------------------------------------------
- */
+/* ---- packing ---- */
 
 static fw_status quantize_tensor(struct packer *packer, uint32_t index, struct artifact *artifact,
                                  fw_error *error) {
@@ -125,8 +124,7 @@ fw_status pack_weights(const struct experiment *experiment, const fw_host *host,
     return fw_fail(error, status, "[%s] plugin %s: %s", at->section, at->name, why.message);
 }
 
-/* ---- unpacking --------------------------------------------------------------------------------
- */
+/* ---- unpacking ---- */
 
 /* The streams that belong to tensor `index` follow one another from `*first` on. */
 static fw_status dequantize_tensor(struct packer *packer, uint32_t index,

@@ -47,8 +47,7 @@ void pipeline_close(struct pipeline *pipeline) {
     *pipeline = (struct pipeline){0};
 }
 
-/* ---- scoring weights in memory ----------------------------------------------------------------
- */
+/* ---- scoring weights in memory ---- */
 
 static fw_status score(struct pipeline *pipeline, const float *weights, const char *label,
                        struct evaluate_result *result, fw_error *error) {
@@ -86,8 +85,7 @@ static fw_status validate(void *argument, int64_t step, const float *weights, fw
     return log_score(pipeline, "raw", step, &result, error);
 }
 
-/* ---- training ---------------------------------------------------------------------------------
- */
+/* ---- training ---- */
 
 static fw_status create_training_model(const struct session *session, struct model **model,
                                        fw_error *error) {
@@ -151,8 +149,7 @@ fw_status pipeline_save_weights(struct pipeline *pipeline, fw_error *error) {
                         session->experiment->hash, pipeline->raw, pipeline->averaged, error);
 }
 
-/* ---- packing ----------------------------------------------------------------------------------
- */
+/* ---- packing ---- */
 
 static fw_status write_artifact(struct pipeline *pipeline, const struct token_table *table,
                                 const float *weights, const char *path, struct artifact *artifact,

@@ -11,8 +11,7 @@ static const char *const phase_names[PHASES] = {
     [PHASE_PACK] = "pack", [PHASE_RELOAD] = "reload", [PHASE_EVALUATE] = "evaluate",
 };
 
-/* ---- the table --------------------------------------------------------------------------------
- */
+/* ---- the table ---- */
 
 static const char *with_commas(uint64_t value, char out[32]) {
     char digits[24];
@@ -120,8 +119,7 @@ void report_print(const struct session *session, const struct report *report) {
     (void)fflush(stdout);
 }
 
-/* ---- the receipt ------------------------------------------------------------------------------
- */
+/* ---- the receipt ---- */
 
 static cJSON *score_object(const struct evaluate_result *result, const struct score *score) {
     cJSON *object = cJSON_CreateObject();

@@ -49,8 +49,7 @@ fw_status score_corpus(struct session *session, struct model *model,
     return evaluate(&options, result, error);
 }
 
-/* ---- opening an artifact ----------------------------------------------------------------------
- */
+/* ---- opening an artifact ---- */
 
 static fw_status load_weights(struct scorer *scorer, fw_error *error) {
     struct model *model = scorer->model;

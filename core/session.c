@@ -81,8 +81,7 @@ fw_status session_open_tokenizer(struct session *session, fw_error *error) {
                                       error);
 }
 
-/* ---- corpora ----------------------------------------------------------------------------------
- */
+/* ---- corpora ---- */
 
 static struct corpus_options base_options(const struct session *session) {
     const struct data_keys *data = &session->experiment->data;
@@ -113,7 +112,7 @@ fw_status session_open_training(struct session *session, fw_error *error) {
     struct corpus_options options = base_options(session);
     options.source = data->train;
     options.where = where;
-    options.shuffle = data->shuffle;
+    options.shuffle = data->shuffle == SHUFFLE_DOCUMENTS;
     options.part = data->hold_out_every > 0 ? CORPUS_TRAINING_PART : CORPUS_ALL;
     FW_TRY(corpus_open(&options, &session->training, error));
     return check_corpus(session->training, where, "data.train", error);
@@ -149,8 +148,7 @@ fw_status session_open_validation(struct session *session, fw_error *error) {
     return check_corpus(session->validation, options.where, "the validation part", error);
 }
 
-/* ---- the run directory ------------------------------------------------------------------------
- */
+/* ---- the run directory ---- */
 
 const char *session_path(const struct session *session, const char *name) {
     static char path[PATH_MAX];

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "average.h"
+#include "batches.h"
 #include "clock.h"
 #include "optimize.h"
 #include "schedule.h"
@@ -17,39 +18,26 @@ struct trainer {
     int64_t tokens;    /* T */
     int64_t sequences; /* of one step */
     int64_t micro;     /* sequences of one pass */
-    uint16_t *span;    /* tokens of one pass, and one more */
+    struct batches *batches;
     int32_t *inputs, *targets;
     int64_t step;
     double elapsed;   /* training seconds so far */
     double mean_loss; /* running mean, for the progress line and the result */
 };
 
-/* ---- batches ----------------------------------------------------------------------------------
- */
-
-static void read_batch(struct trainer *t, uint64_t first, int64_t n_sequences) {
-    const int64_t n = n_sequences * t->tokens;
-    corpus_read(t->options->corpus, first, (uint64_t)n + 1, t->span);
-    for (int64_t i = 0; i < n; i++) {
-        t->inputs[i] = t->span[i];
-        t->targets[i] = t->span[i + 1];
-    }
-}
+/* ---- one step ---- */
 
 static fw_status accumulate_gradients(struct trainer *t, fw_error *error) {
     const int64_t rows = t->sequences * t->tokens;
-    const uint64_t start = (uint64_t)t->step * (uint64_t)rows;
+    const uint64_t first = (uint64_t)t->step * (uint64_t)t->sequences;
     for (int64_t done = 0; done < t->sequences; done += t->micro) {
         const int64_t n = t->sequences - done < t->micro ? t->sequences - done : t->micro;
-        read_batch(t, start + (uint64_t)(done * t->tokens), n);
+        batches_read(t->batches, first + (uint64_t)done, n, t->inputs, t->targets);
         const struct model_batch batch = {t->inputs, t->targets, n, t->tokens};
         FW_TRY(model_train_pass(t->options->model, &batch, 1.0f / (float)rows, done > 0, error));
     }
     return FW_OK;
 }
-
-/* ---- one step ---------------------------------------------------------------------------------
- */
 
 /* Find the first tensor whose gradient is not finite and say so. */
 static fw_status report_not_finite(const struct trainer *t, double loss, fw_error *error) {
@@ -87,8 +75,7 @@ static fw_status take_step(struct trainer *t, double scale, double *loss, fw_ste
     return FW_OK;
 }
 
-/* ---- reporting --------------------------------------------------------------------------------
- */
+/* ---- reporting ---- */
 
 static double tokens_per_second(const struct trainer *t) {
     const double tokens = (double)t->step * (double)(t->sequences * t->tokens);
@@ -134,8 +121,7 @@ static fw_status maybe_validate(const struct trainer *t, fw_error *error) {
     return status;
 }
 
-/* ---- the whole --------------------------------------------------------------------------------
- */
+/* ---- the whole ---- */
 
 static fw_status train_steps(struct trainer *t, fw_error *error) {
     while (!schedule_done(&t->schedule, t->step, t->elapsed)) {
@@ -194,11 +180,13 @@ static fw_status trainer_open(struct trainer *t, fw_error *error) {
     t->micro =
         run->micro_batch > 0 && run->micro_batch < t->sequences ? run->micro_batch : t->sequences;
     const size_t rows = (size_t)(t->micro * t->tokens);
-    t->span = malloc((rows + 1) * sizeof *t->span);
     t->inputs = malloc(rows * sizeof *t->inputs);
     t->targets = malloc(rows * sizeof *t->targets);
-    if (t->span == NULL || t->inputs == NULL || t->targets == NULL)
+    if (t->inputs == NULL || t->targets == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for a batch of %zu tokens", rows);
+    FW_TRY(batches_create(options->corpus, t->tokens,
+                          options->experiment->data.shuffle == SHUFFLE_SEQUENCES,
+                          (uint64_t)run->seed, &t->batches, error));
     FW_TRY(optimizers_create(options->experiment, options->host, options->model, &t->optimizers,
                              error));
     return averaging_create(&options->experiment->average, options->host, options->model,
@@ -210,7 +198,7 @@ static void trainer_close(struct trainer *t) {
     optimizers_destroy(t->optimizers);
     free(t->targets);
     free(t->inputs);
-    free(t->span);
+    batches_destroy(t->batches);
 }
 
 fw_status train(const struct train_options *options, struct train_result *result, fw_error *error) {

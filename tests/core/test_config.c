@@ -60,7 +60,7 @@ static void defaults(void **state) {
     assert_int_equal(e->run.seed, 1337);
     assert_int_equal(e->run.steps, 5);
     assert_int_equal(e->run.batch_tokens, 8192);
-    assert_true(e->run.gradient_clip == 0.3 && e->run.deterministic && e->data.shuffle);
+    assert_true(e->run.gradient_clip == 0.3 && e->run.deterministic && e->data.shuffle == SHUFFLE_SEQUENCES);
     assert_int_equal(e->run.size_limit, 16000000);
     assert_int_equal(e->model.layers, 4);
     assert_true(e->model.embedding_init == 0.005);

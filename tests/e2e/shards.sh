@@ -11,7 +11,7 @@ tokens=$(od -An -td4 -j 8 -N 4 "$train" | tr -d ' ')
 [ "$(wc -c <"$train")" -eq $((1024 + 2 * tokens)) ] || fail "the shard's size does not fit its header"
 "$fairway" data --info "$train" | grep -q "$tokens" || fail "--info does not tell the token count"
 
-"$fairway" run tiny.ini --set data.shuffle=no --set run.output=from_text >text.txt
+"$fairway" run tiny.ini --set run.output=from_text >text.txt
 "$fairway" run tiny.ini --set "data.train=$train" --set "data.validation=$valid" \
   --set data.hold_out_every=0 --set run.output=from_shards >shards.txt
 cmp from_text/model.fairway from_shards/model.fairway || fail "shards train other weights than text"

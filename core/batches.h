@@ -1,0 +1,25 @@
+/* Batches: which tokens each training step sees. A pure function of the corpus, the seed and the
+ * sequence's number, so that a run can be resumed at any step.
+ *
+ * In order, sequence k is tokens [k*T, k*T + T) of the corpus, round and round: neighbours in a
+ * step are neighbours in the text, as in the challenge's reference. Shuffled, every epoch visits
+ * the corpus's whole sequences in a new random order, which small batches need: neighbouring text
+ * is alike. */
+#ifndef FAIRWAY_BATCHES_H
+#define FAIRWAY_BATCHES_H
+
+#include "corpus.h"
+
+struct batches;
+
+/* `tokens` is T. E_FORMAT: shuffled, but the corpus holds no whole sequence. E_MEMORY. */
+fw_status batches_create(const struct corpus *corpus, int64_t tokens, bool shuffled, uint64_t seed,
+                         struct batches **batches, fw_error *error);
+void batches_destroy(struct batches *batches); /* NULL is fine */
+
+/* Fill inputs and targets, each [n, T], with sequences first .. first + n - 1 of the run; targets
+ * are the inputs' next tokens. */
+void batches_read(struct batches *batches, uint64_t first, int64_t n, int32_t *inputs,
+                  int32_t *targets);
+
+#endif
