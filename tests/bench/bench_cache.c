@@ -3,17 +3,15 @@
  *
  *     bench_cache [SHARD.bin [TOKENS]]
  *
- * SHARD.bin is a token shard (256 int32, then uint16); without it the tokens are synthetic text:
- * words of 1 to 8 tokens from a random lexicon of 20,000, drawn with Zipf frequencies, each word's
- * successor half of the time taken from four favourites of its own. */
+ * SHARD.bin is a token shard (256 int32, then uint16); without it the tokens are synthetic text
+ * (bench.h). */
 #include <math.h>
 #include <stdio.h>
-#include <time.h>
 
+#include "bench.h"
 #include "prediction.h"
-#include "support.h"
 
-enum { WORDS = 20000, WORD_LENGTH = 8, FAVOURITES = 4, ROWS = 64, SHARD_HEADER_BYTES = 1024 };
+enum { ROWS = 64, SHARD_HEADER_BYTES = 1024 };
 
 typedef struct stream {
     uint32_t *tokens;
@@ -21,46 +19,8 @@ typedef struct stream {
     uint32_t vocabulary;
 } stream;
 
-/* Processor time of this thread, so that a busy machine does not count. */
-static double seconds(void) {
-    struct timespec now;
-    (void)clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static void *must(void *memory) {
-    if (memory != NULL) return memory;
-    (void)fprintf(stderr, "out of memory\n");
-    exit(1);
-}
-
-/* Zipf by inversion of a continuous 1/x: rank r with probability about 1 / (r ln n). */
-static uint32_t zipf(test_random *random, uint32_t n) {
-    const double rank = exp(test_uniform(random) * log((double)n + 1)) - 1;
-    return rank < n ? (uint32_t)rank : n - 1;
-}
-
 static stream synthetic(uint32_t vocabulary, size_t n) {
-    test_random random = {vocabulary};
-    uint32_t(*lexicon)[WORD_LENGTH] = must(calloc(WORDS, sizeof *lexicon));
-    uint32_t(*favourites)[FAVOURITES] = must(calloc(WORDS, sizeof *favourites));
-    uint32_t *lengths = must(calloc(WORDS, sizeof *lengths));
-    for (uint32_t w = 0; w < WORDS; w++) {
-        lengths[w] = 1 + (uint32_t)test_below(&random, WORD_LENGTH);
-        for (uint32_t i = 0; i < WORD_LENGTH; i++) lexicon[w][i] = zipf(&random, vocabulary);
-        for (uint32_t i = 0; i < FAVOURITES; i++) favourites[w][i] = zipf(&random, WORDS);
-    }
-    stream text = {must(calloc(n, sizeof *text.tokens)), 0, vocabulary};
-    for (uint32_t word = 0; text.n < n;) {
-        word = test_uniform(&random) < 0.5 ? favourites[word][test_below(&random, FAVOURITES)]
-                                           : zipf(&random, WORDS);
-        for (uint32_t i = 0; i < lengths[word] && text.n < n; i++)
-            text.tokens[text.n++] = lexicon[word][i];
-    }
-    free(lexicon);
-    free(favourites);
-    free(lengths);
-    return text;
+    return (stream){synthetic_text(vocabulary, n), n, vocabulary};
 }
 
 static stream from_shard(const char *path, size_t most) {
@@ -92,20 +52,15 @@ static double *make_rows(uint32_t vocabulary) {
     return rows;
 }
 
-static void stop_on(fw_status status, const fw_error *error) {
-    if (status == FW_OK) return;
-    (void)fprintf(stderr, "%s\n", error->message);
-    exit(1);
-}
-
-typedef struct timing {
+typedef struct cache_speed {
     double tokens_per_second;
     double audit_microseconds;
     double entries; /* per prediction */
     double megabytes;
-} timing;
+} cache_speed;
 
-static timing measure(const fw_cache *vtable, void *self, const stream *text, const double *rows) {
+static cache_speed measure(const fw_cache *vtable, void *self, const stream *text,
+                           const double *rows) {
     fw_error error = {.struct_size = sizeof error};
     const uint32_t V = text->vocabulary;
     struct prediction_buffers *buffers = must(prediction_buffers_create(V));
@@ -115,7 +70,7 @@ static timing measure(const fw_cache *vtable, void *self, const stream *text, co
     double probability = 0, audit = 0;
     uint64_t audits = 0, entries = 0;
     stop_on(vtable->begin(self, &error), &error);
-    const double start = seconds();
+    const double start = bench_seconds();
     for (size_t t = 0; t < text->n; t++) {
         row.position = t;
         row.probabilities = rows + t % ROWS * V;
@@ -126,19 +81,19 @@ static timing measure(const fw_cache *vtable, void *self, const stream *text, co
                 &error);
         entries += prediction.n;
         if (t % 1024 == 1023) {
-            const double before = seconds();
+            const double before = bench_seconds();
             stop_on(prediction_full(buffers, &row, &prediction, full, &error), &error);
-            audit += seconds() - before;
+            audit += bench_seconds() - before;
             audits++;
         }
         stop_on(vtable->update(self, &text->tokens[t], 1, &error), &error);
     }
-    const double spent = seconds() - start - audit;
+    const double spent = bench_seconds() - start - audit;
     free(full);
     prediction_buffers_destroy(buffers);
-    return (timing){(double)text->n / spent, 1e6 * audit / (double)(audits > 0 ? audits : 1),
-                    (double)entries / (double)text->n,
-                    (double)vtable->memory_bytes(self) / (1 << 20)};
+    return (cache_speed){(double)text->n / spent, 1e6 * audit / (double)(audits > 0 ? audits : 1),
+                         (double)entries / (double)text->n,
+                         (double)vtable->memory_bytes(self) / (1 << 20)};
 }
 
 static void bench(const char *id, const stream *text, const char *source) {
@@ -153,8 +108,8 @@ static void bench(const char *id, const stream *text, const char *source) {
     fw_error error = {.struct_size = sizeof error};
     void *self = NULL;
     stop_on(vtable->create(test_host(NULL), values, &shape, &self, &error), &error);
-    const timing first = measure(vtable, self, text, rows); /* also brings in the memory */
-    const timing again = measure(vtable, self, text, rows);
+    const cache_speed first = measure(vtable, self, text, rows); /* also brings in the memory */
+    const cache_speed again = measure(vtable, self, text, rows);
     printf("| %-12s | %5u | %-9s | %8zu | %5.2f | %5.2f | %8.1f | %9.2f | %6.0f |\n", id,
            text->vocabulary, source, text->n, 1e-6 * first.tokens_per_second,
            1e-6 * again.tokens_per_second, again.entries, again.audit_microseconds,
@@ -166,10 +121,10 @@ static void bench(const char *id, const stream *text, const char *source) {
 
 int main(int argc, char **argv) {
     static const char *const ids[] = {"none", "ngram_counts", "ngram"};
+    bench_use_thread_clock();
     const size_t n = argc > 2 ? (size_t)strtoull(argv[2], NULL, 10) : 1000000;
     printf("M tokens/s of predict + validation + update, one thread, processor time; cold: first "
-           "pass of an "
-           "instance\n");
+           "pass of an instance\n");
     printf("| cache        |     V | text      |   tokens |  cold |  warm | entries  |  audit us | "
            "   MiB |\n");
     printf("| ------------ | ----: | --------- | -------: | ----: | ----: | -------: | --------: | "

@@ -3,11 +3,10 @@
  * median tells more about the neighbours), and its ratio to what a large square product reaches on
  * the same machine in the same run. Bytes count each operand once. With OMP_NUM_THREADS=1 it counts
  * the thread's processor time, which neighbours disturb least. */
-#include <support.h>
+#include "bench.h"
 
 #include <math.h>
 #include <stdio.h>
-#include <time.h>
 
 typedef struct model_shape {
     const char *name;
@@ -26,17 +25,14 @@ static void *buffers[MAX_BUFFERS];
 static size_t n_buffers;
 
 static void *filled(int64_t n) {
-    float *host = malloc((size_t)n * sizeof *host);
+    float *host = must(malloc((size_t)n * sizeof *host));
     fw_error error = {.struct_size = sizeof error};
-    if (host == NULL || n_buffers == MAX_BUFFERS) exit(1);
+    if (n_buffers == MAX_BUFFERS) exit(1);
     for (int64_t i = 0; i < n; i++) host[i] = (float)test_normal(&random_state);
     const size_t bytes = (size_t)n * sizeof *host;
     void *memory = NULL;
-    if (device->allocate(device, bytes, &memory, &error) != FW_OK ||
-        device->copy_from_host(device, memory, host, bytes, &error) != FW_OK) {
-        (void)fprintf(stderr, "%s\n", error.message);
-        exit(1);
-    }
+    stop_on(device->allocate(device, bytes, &memory, &error), &error);
+    stop_on(device->copy_from_host(device, memory, host, bytes, &error), &error);
     free(host);
     return buffers[n_buffers++] = memory;
 }
@@ -52,8 +48,7 @@ static fw_tensor matrix(int64_t rows, int64_t columns) {
 static fw_tensor vector(int64_t n) { return fw_vector(filled(n), FW_F32, n); }
 
 static fw_tensor tokens(int64_t n, int64_t below) {
-    int32_t *host = malloc((size_t)n * sizeof *host);
-    if (host == NULL) exit(1);
+    int32_t *host = must(malloc((size_t)n * sizeof *host));
     for (int64_t i = 0; i < n; i++) host[i] = (int32_t)test_below(&random_state, (uint64_t)below);
     const fw_tensor t = fw_vector(filled(n), FW_I32, n);
     (void)device->copy_from_host(device, t.data, host, (size_t)n * sizeof *host, NULL);
@@ -73,47 +68,9 @@ static fw_tensor heads(void *rows, const model_shape *s, int64_t begin, int64_t 
 /* ---- timing -----------------------------------------------------------------------------------
  */
 
-typedef fw_status call(const void *arguments, fw_error *error);
-
-static clockid_t timer = CLOCK_MONOTONIC;
-
-static double seconds(void) {
-    struct timespec now;
-    (void)clock_gettime(timer, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
-
-static int compare(const void *a, const void *b) {
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-typedef struct timing {
-    double median, best;
-} timing;
-
-/* At least 5 runs, more while they fit into 0.2 s. */
-static timing measure(call *f, const void *arguments) {
-    enum { MOST = 101 };
-    double times[MOST];
-    int n = 0;
-    fw_error error = {.struct_size = sizeof error};
-    const double start = seconds();
-    for (int i = -1; i < MOST && (n < 5 || seconds() - start < 0.2); i++) {
-        const double begin = seconds();
-        if (f(arguments, &error) != FW_OK || device->synchronize(device, &error) != FW_OK) {
-            (void)fprintf(stderr, "%s\n", error.message);
-            exit(1);
-        }
-        if (i >= 0) times[n++] = seconds() - begin; /* the first run warms up */
-    }
-    qsort(times, (size_t)n, sizeof times[0], compare);
-    return (timing){times[n / 2], times[0]};
-}
-
-static void report(const char *op, const char *shape, call *f, const void *arguments, double flops,
-                   double bytes) {
-    const timing taken = measure(f, arguments);
+static void report(const char *op, const char *shape, timed_call *f, const void *arguments,
+                   double flops, double bytes) {
+    const timing taken = bench_measure(f, arguments, 5, 0.2);
     const double time = taken.best;
     (void)printf("%-24s %-26s %9.3f %9.3f", op, shape, 1e3 * taken.median, 1e3 * time);
     if (flops > 0.0)
@@ -125,7 +82,8 @@ static void report(const char *op, const char *shape, call *f, const void *argum
 /* One trampoline for each op: what report() times. */
 #define CALL(member, type)                                                                         \
     static fw_status call_##member(const void *arguments, fw_error *error) {                       \
-        return device->ops->member(device, (const type *)arguments, error);                        \
+        FW_TRY(device->ops->member(device, (const type *)arguments, error));                       \
+        return device->synchronize(device, error);                                                 \
     }
 CALL(gemm, fw_gemm)
 CALL(embedding_forward, fw_embedding)
@@ -166,8 +124,8 @@ static void bench_product(const char *op, int64_t m, int64_t n, int64_t k, uint3
                        .a = ta ? matrix(k, m) : matrix(m, k),
                        .b = tb ? matrix(n, k) : matrix(k, n),
                        .c = matrix(m, n)};
-    const double flops = 2.0 * (double)m * (double)n * (double)k;
-    if (ceiling <= 0.0) ceiling = flops / measure(call_gemm, &g).best;
+    const double flops = gemm_flops(&g);
+    if (ceiling <= 0.0) ceiling = flops / bench_measure(call_gemm, &g, 5, 0.2).best;
     report(op, shape, call_gemm, &g, flops, 0.0);
     release_all();
 }
@@ -205,10 +163,7 @@ static void bench_attention(const model_shape *s, uint32_t exclude_self, int64_t
                             .d_v = heads(d_rows, s, g, s->groups, total)};
     a.scratch_bytes = device->ops->attention_scratch(device, &a);
     a.scratch = a.scratch_bytes > 0 ? filled((int64_t)(a.scratch_bytes + 3) / 4) : NULL;
-    double pairs = 0.0; /* (query, key) pairs that are seen */
-    for (int64_t t = 0; t < s->tokens; t++)
-        pairs += (double)(window > 0 && window < t + 1 ? window : t + 1);
-    const double flops = 4.0 * pairs * (double)(s->batch * s->heads * s->head);
+    const double flops = attention_flops(&a);
     char shape[64];
     (void)snprintf(shape, sizeof shape, "T=%lld D=%lld%s%s", (long long)s->tokens,
                    (long long)s->head, exclude_self ? " xsa" : "", window > 0 ? " window" : "");
@@ -383,9 +338,7 @@ static void bench_optimizer(const model_shape *s) {
                           .out = fw_tensor_view(m.data, FW_F32, 3, 4, s->hidden, s->width, 1)};
     o.scratch_bytes = device->ops->newton_schulz_scratch(device, &o);
     o.scratch = filled((int64_t)o.scratch_bytes / 4 + 1);
-    const double r2 = (double)(s->width * s->width), rows = (double)s->hidden;
-    report("newton_schulz", "4 mlp matrices", call_newton_schulz, &o,
-           4.0 * 5.0 * (4.0 * r2 * rows + 2.0 * r2 * (double)s->width), 0.0);
+    report("newton_schulz", "4 mlp matrices", call_newton_schulz, &o, newton_schulz_flops(&o), 0.0);
     release_all();
 }
 
@@ -401,7 +354,7 @@ int main(void) {
     const fw_device_driver *driver = test_plugin(FW_DEVICE, id)->vtable;
     fw_device_info info = {.struct_size = sizeof info};
     (void)driver->describe(0, &info, NULL);
-    if (info.threads == 1) timer = CLOCK_THREAD_CPUTIME_ID;
+    if (info.threads == 1) bench_use_thread_clock();
     (void)printf("%s; %s\n", info.name, info.libraries);
     (void)printf("%-24s %-26s %9s %9s %9s %9s %7s\n", "op", "shape", "ms", "best ms", "GFLOP/s",
                  "GB/s", "ratio");

@@ -3,8 +3,8 @@
 #include <math.h>
 
 #include "conform.h"
-#include "guarded.h"
 #include "quantizer_samples.h"
+#include "quantizer_streams.h"
 
 static conform c;
 static const fw_quantizer *quantizer;
@@ -33,17 +33,6 @@ static void *planned_new(samples *s, double rate) {
     return self;
 }
 
-/* The streams of one tensor with their buffers. */
-typedef struct packed {
-    uint32_t n;
-    fw_stream streams[FW_MAX_STREAMS + 1]; /* one more, for a test of too many */
-    guarded buffers[FW_MAX_STREAMS];
-} packed;
-
-static size_t stream_bytes(const fw_stream *stream) {
-    return (size_t)stream->rows * (size_t)stream->columns * fw_dtype_size(stream->dtype);
-}
-
 static packed describe(void *self, uint32_t index) {
     packed p = {0};
     fw_error error = {.struct_size = sizeof error};
@@ -64,10 +53,6 @@ static packed encode(void *self, uint32_t index) {
     return p;
 }
 
-static void packed_free(packed *p) {
-    for (uint32_t i = 0; i < p->n; i++) guarded_free(&p->buffers[i]);
-}
-
 /* Decode in a fresh instance; the caller frees. */
 static float *decode(const fw_weight *weight, const packed *p) {
     void *self = instance_new();
@@ -84,38 +69,12 @@ static float *decode(const fw_weight *weight, const packed *p) {
     return values;
 }
 
-/* Relative error allowed for normal values: of uniform rounding with 2L + 1 levels when a row is
- * clipped at 4 standard deviations, and a tenth more; of float16; a quarter when unknown. */
-static double tolerance(const packed *p) {
-    for (uint32_t i = 0; i < p->n; i++)
-        if (p->streams[i].kind == FW_STREAM_SYMBOLS) {
-            const int64_t levels = p->streams[i].symbol_max;
-            return levels > 0 ? 1.1 * 4 / ((double)levels * sqrt(12)) : 0.25;
-        }
-    return p->streams[0].kind == FW_STREAM_FLOATS ? 0x1p-11 : 0.25;
-}
-
-static int is_quantized(const packed *p) {
-    for (uint32_t i = 0; i < p->n; i++)
-        if (p->streams[i].kind != FW_STREAM_FLOATS) return 1;
-    return 0;
-}
-
 static void test_descriptor(void **state) {
     (void)state;
     conform_check_descriptor(&c);
     assert_true(quantizer->struct_size >= sizeof(uint32_t) * 2 + 7 * sizeof(void *));
     /* fake_quantize and its scratch come together */
     assert_int_equal(FW_HAS(quantizer, fake_scratch), FW_HAS(quantizer, fake_quantize));
-}
-
-static void check_stream(const fw_stream *stream, uint32_t index) {
-    assert_true(stream->kind >= FW_STREAM_SYMBOLS && stream->kind <= FW_STREAM_OTHER);
-    assert_true(fw_dtype_size(stream->dtype) > 0);
-    assert_true(stream->rows >= 0 && stream->columns >= 0);
-    assert_true(stream->symbol_min <= stream->symbol_max);
-    assert_int_equal(stream->tensor, index);
-    assert_null(stream->data);
 }
 
 static void test_streams(void **state) {
@@ -125,7 +84,7 @@ static void test_streams(void **state) {
     for (uint32_t i = 0; i < N_SAMPLES; i++) {
         const packed p = describe(self, i);
         assert_in_range(p.n, 1, FW_MAX_STREAMS);
-        for (uint32_t k = 0; k < p.n; k++) check_stream(&p.streams[k], i);
+        for (uint32_t k = 0; k < p.n; k++) stream_check(&p.streams[k], i);
     }
     fw_stream streams[FW_MAX_STREAMS] = {0};
     uint32_t n = 77;
@@ -146,40 +105,19 @@ static void test_empty_plan(void **state) {
     quantizer->destroy(self);
 }
 
-static int64_t symbol(const fw_stream *stream, int64_t i) {
-    const uint8_t *data = stream->data;
-    uint16_t wide;
-    switch (stream->dtype) {
-    case FW_I8: return ((const int8_t *)data)[i];
-    case FW_U8: return data[i];
-    case FW_U16: memcpy(&wide, data + 2 * i, sizeof wide); return wide;
-    default: fail_msg("symbols of type %u", stream->dtype); return 0;
-    }
-}
-
-static void check_symbols(const packed *p) {
-    for (uint32_t i = 0; i < p->n; i++) {
-        const fw_stream *stream = &p->streams[i];
-        if (stream->kind != FW_STREAM_SYMBOLS || stream->symbol_min == stream->symbol_max) continue;
-        for (int64_t k = 0; k < stream->rows * stream->columns; k++)
-            if (symbol(stream, k) < stream->symbol_min || symbol(stream, k) > stream->symbol_max)
-                fail_msg("symbol %lld is outside the declared range", (long long)k);
-    }
-}
-
 static void test_round_trip(void **state) {
     (void)state;
     samples s = samples_new();
     void *self = planned_new(&s, 1);
     for (uint32_t i = 0; i < N_SAMPLES; i++) {
         packed p = encode(self, i);
-        check_symbols(&p);
+        packed_check_symbols(&p);
         float *values = decode(&s.weight[i], &p);
         const size_t n = samples_count(&s.weight[i]);
         conform_assert_finite(s.weight[i].name, values, n);
-        const int bounded = i == GAUSS || !is_quantized(&p);
+        const int bounded = i == GAUSS || !packed_is_quantized(&p);
         if (bounded && i != TINY)
-            conform_assert_close(s.weight[i].name, values, s.values[i], n, tolerance(&p));
+            conform_assert_close(s.weight[i].name, values, s.values[i], n, packed_tolerance(&p));
         else /* better than dropping the tensor, but for what a floor of the scale swallows */
             conform_assert_close(s.weight[i].name, values, s.values[i], n, 1);
         if (i == ZERO) conform_assert_same("zeros", values, s.values[i], n);
@@ -324,7 +262,8 @@ static void test_stable(void **state) {
     void *again = planned_new(&s, 1);
     packed q = encode(again, GAUSS);
     float *twice = decode(&s.weight[GAUSS], &q);
-    conform_assert_close("twice", twice, once, samples_count(&s.weight[GAUSS]), tolerance(&p));
+    conform_assert_close("twice", twice, once, samples_count(&s.weight[GAUSS]),
+                         packed_tolerance(&p));
     free(once);
     free(twice);
     packed_free(&p);
@@ -385,7 +324,7 @@ static void check_fake(void *self, const samples *s, uint32_t i, const packed *p
     float *on = fake(self, &s->weight[i], s->values[i], 1);
     float *off = fake(self, &s->weight[i], s->values[i], 0);
     if (i == GAUSS || i == CONSTANT)
-        conform_assert_close("fake", on, packed_values, n, tolerance(p));
+        conform_assert_close("fake", on, packed_values, n, packed_tolerance(p));
     conform_assert_finite("fake", on, n);
     for (size_t k = 0; k < n; k++)
         if (off[k] != conform_round(c.device->compute_dtype, s->values[i][k]))
@@ -404,7 +343,7 @@ static void test_fake_quantize(void **state) {
     const fw_tensor none = fw_absent();
     for (uint32_t i = 0; i < N_SAMPLES; i++) {
         packed p = encode(self, i);
-        if (is_quantized(&p))
+        if (packed_is_quantized(&p))
             check_fake(self, &s, i, &p);
         else
             assert_int_equal(quantizer->fake_quantize(self, c.device, &s.weight[i], &none, &none,
