@@ -45,13 +45,14 @@ fw_status averaging_create(const struct plugin_choice *choice, const fw_host *ho
     if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the averager");
     made->model = model;
     made->averager = choice->entry->plugin->vtable;
-    fw_status status = made->averager->create(host, choice->values, &made->self, error);
-    if (status == FW_OK) status = allocate(made, error);
+    fw_error why = {.struct_size = sizeof why};
+    fw_status status = made->averager->create(host, choice->values, &made->self, &why);
+    if (status == FW_OK) status = allocate(made, &why);
     if (status == FW_OK)
         *averaging = made;
     else
         averaging_destroy(made);
-    return status;
+    return status == FW_OK ? FW_OK : choice_fail(choice, status, why.message, error);
 }
 
 void averaging_destroy(struct averaging *a) {

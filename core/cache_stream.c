@@ -3,10 +3,18 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "prediction.h"
 
-enum { AUDIT_EVERY = 1024 }; /* positions between measured sums of unverified predictions */
+enum { AUDIT_EVERY = 1024 }; /* unverified predictions from one measured sum to the next */
+
+/* What a cache is handed of a row: a copy, in an allocation of its own. A cache that casts away the
+ * const spoils nothing but this, and behind it lies no row of a later position. */
+struct shown {
+    fw_row row;
+    double probabilities[];
+};
 
 struct cache_stream {
     const struct plugin_choice *choice;
@@ -14,10 +22,12 @@ struct cache_stream {
     void *self;
     struct prediction_buffers *buffers;
     uint8_t *token_bytes, *token_is_boundary;
+    struct shown *shown;
     double *probabilities; /* V, for audits */
     uint32_t *pending;     /* scored tokens that the cache has not been told yet */
+    uint32_t *told;        /* the block handed to update(), which may keep the pointer */
     uint32_t n_pending, update_every;
-    uint64_t n_audits;
+    uint64_t n_unverified, n_audits;
     double sum_of_sums;
     struct cache_summary summary;
 };
@@ -30,10 +40,13 @@ static fw_status allocate(struct cache_stream *s, const struct token_table *tabl
     s->token_bytes = calloc(n, 1);
     s->token_is_boundary = calloc(n, 1);
     s->probabilities = calloc(n, sizeof *s->probabilities);
+    s->shown = calloc(1, sizeof *s->shown + n * sizeof *s->shown->probabilities);
     s->pending = calloc(s->update_every, sizeof *s->pending);
+    s->told = calloc(s->update_every, sizeof *s->told);
     if (s->buffers == NULL || s->token_bytes == NULL || s->token_is_boundary == NULL ||
-        s->probabilities == NULL || s->pending == NULL)
+        s->probabilities == NULL || s->shown == NULL || s->pending == NULL || s->told == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for a cache over %u tokens", n);
+    s->buffers->shown = &s->shown->row;
     for (uint32_t i = 0; i < n; i++) {
         const uint16_t bytes = table->tokens[i].base_bytes;
         s->token_bytes[i] = (uint8_t)(bytes < 255 ? bytes : 255);
@@ -81,7 +94,9 @@ void cache_stream_close(struct cache_stream *stream) {
     free(stream->token_bytes);
     free(stream->token_is_boundary);
     free(stream->probabilities);
+    free(stream->shown);
     free(stream->pending);
+    free(stream->told);
     free(stream);
 }
 
@@ -93,7 +108,7 @@ bool cache_stream_needs_entropy(const struct cache_stream *stream) {
 static fw_status audit_unverified(struct cache_stream *s, const fw_row *row,
                                   const fw_prediction *prediction, fw_error *error) {
     s->summary.invalid = true;
-    if (row->position % AUDIT_EVERY != 0) return FW_OK;
+    if (s->n_unverified++ % AUDIT_EVERY != 0) return FW_OK;
     FW_TRY(prediction_full(s->buffers, row, prediction, s->probabilities, error));
     double sum = 0;
     for (uint32_t v = 0; v < row->vocabulary; v++) sum += s->probabilities[v];
@@ -103,23 +118,46 @@ static fw_status audit_unverified(struct cache_stream *s, const fw_row *row,
     return FW_OK;
 }
 
-static fw_status tell(struct cache_stream *s, uint32_t token, fw_error *error) {
+/* What the cache itself reports, with the position; what validation says has it already. */
+static fw_status located(fw_status status, uint64_t position, const char *call, const fw_error *why,
+                         fw_error *error) {
+    if (status == FW_OK) return FW_OK;
+    return fw_fail(error, status, "position %" PRIu64 ": %s: %.900s", position, call,
+                   why->message[0] != '\0' ? why->message : "failed without a reason");
+}
+
+static fw_status tell(struct cache_stream *s, uint64_t position, uint32_t token, fw_error *error) {
     s->pending[s->n_pending++] = token;
     if (s->n_pending < s->update_every) return FW_OK;
     const uint32_t n = s->n_pending;
     s->n_pending = 0;
-    return s->cache->update(s->self, s->pending, n, error);
+    memcpy(s->told, s->pending, n * sizeof *s->told);
+    fw_error why = {.struct_size = sizeof why};
+    return located(s->cache->update(s->self, s->told, n, &why), position, "update", &why, error);
 }
 
+static void show(struct cache_stream *s, const fw_row *row) {
+    s->shown->row = (fw_row){.struct_size = sizeof s->shown->row,
+                             .vocabulary = row->vocabulary,
+                             .position = row->position,
+                             .probabilities = s->shown->probabilities,
+                             .entropy = row->entropy};
+    memcpy(s->shown->probabilities, row->probabilities, row->vocabulary * sizeof(double));
+}
+
+/* The statement is copied when predict() returns: a cache that kept the pointer cannot change its
+ * form afterwards, say from `unverified` once its `probability` has been asked. */
 static fw_status predict(struct cache_stream *s, const fw_row *row, uint32_t target,
                          double *probability, fw_error *error) {
-    fw_prediction prediction;
-    prediction_prepare(s->buffers, &prediction);
-    FW_TRY(s->cache->predict(s->self, row, &prediction, error));
-    FW_TRY(prediction_probability(s->buffers, row, &prediction, target, probability, error));
-    if (prediction.form == FW_PREDICT_UNVERIFIED)
-        return audit_unverified(s, row, &prediction, error);
-    return FW_OK;
+    fw_prediction handed;
+    fw_error why = {.struct_size = sizeof why};
+    prediction_prepare(s->buffers, &handed);
+    show(s, row);
+    FW_TRY(located(s->cache->predict(s->self, &s->shown->row, &handed, &why), row->position,
+                   "predict", &why, error));
+    const fw_prediction stated = handed;
+    FW_TRY(prediction_probability(s->buffers, row, &stated, target, probability, error));
+    return stated.form == FW_PREDICT_UNVERIFIED ? audit_unverified(s, row, &stated, error) : FW_OK;
 }
 
 fw_status cache_stream_score(struct cache_stream *s, const fw_row *row, uint32_t target,
@@ -127,10 +165,9 @@ fw_status cache_stream_score(struct cache_stream *s, const fw_row *row, uint32_t
     fw_error why = {.struct_size = sizeof why};
     double probability = 0;
     fw_status status = predict(s, row, target, &probability, &why);
-    if (status == FW_OK) status = tell(s, target, &why);
+    if (status == FW_OK) status = tell(s, row->position, target, &why);
     if (status != FW_OK)
-        return fw_fail(error, status, "[cache] plugin %s at position %" PRIu64 ": %s",
-                       s->choice->name, row->position, why.message);
+        return fw_fail(error, status, "[cache] plugin %s: %s", s->choice->name, why.message);
     if (probability != row->probabilities[target]) s->summary.changed++;
     *nats = probability < 1 ? -log(probability) : 0;
     return FW_OK;

@@ -1,4 +1,14 @@
-/* A cache at work on one stream: the protocol of fairway/cache.h, step by step. */
+/* A cache at work on one stream: the protocol of fairway/cache.h, step by step.
+ *
+ * What holds: through what it is handed (row, buffers for its statement, tokens, tables) a cache
+ * reaches no token before that one is scored and no row before its position, except that an
+ * unverified form is asked about the target. The row that the host validates and scores from is
+ * never handed out: the cache gets a copy, tokens are copied at delivery, and the statement's head
+ * is copied when predict() returns.
+ * What does not: a plugin runs inside the host's process. One that reads or writes memory it was
+ * not handed can find the text or the ledger, and one with a thread of its own can rewrite its
+ * lists between check and use. Only a process of its own would stop that; nothing here detects it.
+ */
 #ifndef FAIRWAY_CACHE_STREAM_H
 #define FAIRWAY_CACHE_STREAM_H
 
@@ -10,6 +20,8 @@
 
 struct cache_stream;
 
+/* mean_sum and largest_sum are asked of the cache itself, so they describe a careless cache, not a
+ * dishonest one: what is certain is `invalid`. */
 struct cache_summary {
     uint64_t changed;      /* positions whose probability differs from the model's */
     uint64_t memory_bytes; /* 0 when the cache does not say */
@@ -25,8 +37,8 @@ void cache_stream_close(struct cache_stream *stream); /* NULL is fine */
 
 bool cache_stream_needs_entropy(const struct cache_stream *stream);
 
-/* Ask the cache for its prediction, validate it, look up `target`, tell the cache. `nats` gets the
- * code length. Errors carry plugin and position. */
+/* Ask the cache for its prediction, validate it, look up `target`, tell the cache (every
+ * update_every-th time). `nats` gets the code length. Errors carry plugin and position. */
 fw_status cache_stream_score(struct cache_stream *stream, const fw_row *row, uint32_t target,
                              double *nats, fw_error *error);
 

@@ -35,7 +35,7 @@ static const char help[] =
     "  --hold-out N        every N-th document goes to PREFIX_val_000000.bin instead\n"
     "  --shuffle           documents in an order that --seed N (default 1337) decides\n"
     "  --shard-tokens N    most tokens in a shard (default 100M); documents stay whole\n"
-    "  --force             replace shards of the same name\n"
+    "  --force             replace PREFIX's shards, all of them, also those held out before\n"
     "  --set KEY=VALUE, --plugin-dir DIR: as for `fairway run`\n"
     "\n"
     "Bytes need nothing but text:\n"
@@ -85,7 +85,7 @@ static void catch_signals(void) {
     (void)sigaction(SIGTERM, &action, NULL);
 }
 
-/* Arguments ----------------------------------------------------------------------------------- */
+/* ---- Arguments ---- */
 
 static fw_status parse_count(const char *name, const char *text, double min, double max,
                              uint64_t *out, fw_error *error) {
@@ -152,7 +152,7 @@ static fw_status parse(int argc, char **argv, struct settings *settings,
     return parse_counts(settings, error);
 }
 
-/* Tokenizing ---------------------------------------------------------------------------------- */
+/* ---- Tokenizing ---- */
 
 static fw_status open_tokenizer(struct conversion *c, const struct arguments *arguments,
                                 fw_error *error) {
@@ -173,15 +173,15 @@ static bool ends_with(const char *text, const char *end) {
 }
 
 static fw_status add_source(struct text_source *source, const char *word, fw_error *error) {
-    bool is_text;
-    enum text_kind kind;
+    enum source_kind kind;
     const char *pattern;
-    FW_TRY(text_source_parse(word, &is_text, &kind, &pattern, error));
-    if (!is_text && (ends_with(word, ".jsonl") || ends_with(word, ".ndjson")))
-        kind = TEXT_JSONL;
-    else if (!is_text && (ends_with(word, ".txt") || ends_with(word, ".md")))
-        kind = TEXT_FILES;
-    else if (!is_text)
+    FW_TRY(corpus_source_parse(word, &kind, &pattern, error));
+    const bool bare = kind == SOURCE_SHARDS;
+    if (bare && (ends_with(word, ".jsonl") || ends_with(word, ".ndjson")))
+        kind = SOURCE_JSONL;
+    else if (bare && (ends_with(word, ".txt") || ends_with(word, ".md")))
+        kind = SOURCE_TEXT;
+    else if (bare)
         return fw_fail(error, FW_E_CONFIG,
                        "cannot tell from its name what %s is; write text:%s or jsonl:%s", word,
                        word, word);
@@ -242,8 +242,8 @@ static fw_status open_shards(struct conversion *c, fw_error *error) {
     c->tokenizer->fingerprint(c->self, fingerprint);
     FW_TRY(shard_set_open(&c->training, settings->out, settings->max_shard_tokens, fingerprint,
                           settings->force, error));
-    if (settings->selection.every == 0) return FW_OK;
     char prefix[4096];
+    /* Without --hold-out too: its shards of an earlier run would be documents of this training. */
     (void)snprintf(prefix, sizeof prefix, "%s_val", settings->out);
     return shard_set_open(&c->validation, prefix, settings->max_shard_tokens, fingerprint,
                           settings->force, error);
@@ -252,10 +252,14 @@ static fw_status open_shards(struct conversion *c, fw_error *error) {
 static fw_status commit(struct conversion *c, fw_error *error) {
     if (c->training.tokens == 0)
         return fw_fail(error, FW_E_FORMAT, "the sources hold no text: there are no tokens");
+    FW_TRY(shard_set_prepare(&c->training, error));
+    FW_TRY(shard_set_prepare(&c->validation, error));
     FW_TRY(shard_set_commit(&c->training, error));
     const fw_status status = shard_set_commit(&c->validation, error);
-    if (status != FW_OK) shard_set_remove(&c->training);
-    return status;
+    if (status != FW_OK) shard_set_undo(&c->training);
+    FW_TRY(status);
+    FW_TRY(shard_set_remove_older(&c->training, error));
+    return shard_set_remove_older(&c->validation, error);
 }
 
 static fw_status convert(struct conversion *c, const struct arguments *arguments, fw_error *error) {
@@ -283,7 +287,7 @@ static void close_conversion(struct conversion *c) {
     registry_destroy(c->registry);
 }
 
-/* Output -------------------------------------------------------------------------------------- */
+/* ---- Output ---- */
 
 static double bytes_per_token(uint64_t bytes, uint64_t tokens) {
     return tokens > 0 ? (double)bytes / (double)tokens : 0;
@@ -299,13 +303,24 @@ static void print_set(const char *label, const struct shard_set *set) {
     (void)putchar('\n');
 }
 
+/* Say what --force removed beyond the names that were written again. */
+static void print_removed(const struct shard_set *set, const char *what) {
+    char name[4200];
+    if (set->n_removed == 0) return;
+    (void)shard_set_name(set, set->n_shards, name, sizeof name);
+    (void)printf("Removed %u older %s shard%s, from %s on.\n", set->n_removed, what,
+                 set->n_removed > 1 ? "s" : "", name);
+}
+
 static void print_summary(const struct conversion *c) {
-    const bool split = c->validation.prefix != NULL;
+    const bool split = c->settings->selection.every > 0;
     const double seconds = clock_seconds() - c->start;
     (void)printf("%-10s %10s %14s %14s %11s  %s\n", "", "documents", "raw bytes", "tokens",
                  "bytes/token", "shards");
     print_set(split ? "training" : "all", &c->training);
     if (split) print_set("validation", &c->validation);
+    print_removed(&c->training, "training");
+    print_removed(&c->validation, "validation");
     (void)printf("\n%.2f s, %.0f tokens/s\n\nIn an INI:\n[data]\ntrain = %s_[0-9]*.bin\n", seconds,
                  (double)(c->training.tokens + c->validation.tokens) / seconds, c->training.prefix);
     if (split) (void)printf("validation = %s_*.bin\n", c->validation.prefix);

@@ -9,9 +9,15 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include "arguments.h"
 #include "commands.h"
 #include "config_keys.h"
 #include "registry.h"
+
+static const char help[] =
+    "usage: fairway doctor [--plugin-dir DIRECTORY]...\n\n"
+    "Reports the machine, the devices and the plugins, and what to install for\n"
+    "whatever is missing. Exit code 0: a run on the CPU is possible, 2: it is not.\n";
 
 enum { MAX_ADVICE = 32, ADVICE_BYTES = 256 };
 
@@ -71,23 +77,6 @@ static void report_machine(void) {
     print_line("memory", text);
 }
 
-static void report_build(void) {
-    (void)puts("\nBuild");
-    print_line("fairway", FAIRWAY_VERSION);
-#if defined(__clang__)
-    print_line("compiler", "clang " __clang_version__);
-#elif defined(__GNUC__)
-    print_line("compiler", "GCC " __VERSION__);
-#else
-    print_line("compiler", "unknown");
-#endif
-    char text[64];
-    (void)snprintf(text, sizeof text, "%d.%d", FW_ABI_MAJOR, FW_ABI_MINOR);
-    print_line("interface", text);
-    print_line("liblzma", lzma_version_string());
-    print_line("cJSON", cJSON_Version());
-}
-
 static bool find_program(const char *name, char *path, size_t size) {
     const char *list = getenv("PATH");
     while (list != NULL && *list != '\0') {
@@ -97,6 +86,41 @@ static bool find_program(const char *name, char *path, size_t size) {
         list += n + (list[n] == ':');
     }
     return false;
+}
+
+/* The first line that `cc --version` prints: what a plugin built here would be built with. */
+static void report_own_compiler(void) {
+    char path[1024], line[256] = "";
+    if (!find_program("cc", path, sizeof path)) {
+        print_line("cc here", "not on PATH");
+        return;
+    }
+    FILE *output = popen("cc --version 2>/dev/null", "r");
+    if (output != NULL) {
+        if (fgets(line, sizeof line, output) != NULL) line[strcspn(line, "\n")] = '\0';
+        char rest[256];
+        while (fgets(rest, sizeof rest, output) != NULL) continue;
+        (void)pclose(output);
+    }
+    print_line("cc here", line[0] != '\0' ? line : path);
+}
+
+static void report_build(void) {
+    (void)puts("\nBuild");
+    print_line("fairway", FAIRWAY_VERSION);
+#if defined(__clang__)
+    print_line("built with", "clang " __clang_version__);
+#elif defined(__GNUC__)
+    print_line("built with", "GCC " __VERSION__);
+#else
+    print_line("built with", "an unknown compiler");
+#endif
+    report_own_compiler();
+    char text[64];
+    (void)snprintf(text, sizeof text, "%d.%d", FW_ABI_MAJOR, FW_ABI_MINOR);
+    print_line("interface", text);
+    print_line("liblzma", lzma_version_string());
+    print_line("cJSON", cJSON_Version());
 }
 
 static void report_device(struct checkup *checkup, const fw_plugin *plugin) {
@@ -133,12 +157,7 @@ static void report_devices(struct checkup *checkup) {
     }
     if (!checkup->complete)
         advise(checkup, "no CPU device: install libopenblas-dev, then configure and build again");
-    char nvcc[1024];
-    if (!cuda && find_program("nvcc", nvcc, sizeof nvcc))
-        advise(checkup, "no CUDA device plugin, though nvcc is here: configure and build again");
-    else if (!cuda)
-        advise(checkup, "no CUDA device plugin: for NVIDIA GPUs install nvidia-cuda-toolkit (or "
-                        "NVIDIA's own packages), then configure and build again");
+    if (!cuda) print_line("cuda", "this build has no CUDA device; runs use the CPU");
 }
 
 static void report_broken(void *argument, const char *path, const char *why) {
@@ -190,8 +209,7 @@ static fw_status report_plugins(struct checkup *checkup, fw_error *error) {
 static void report_tools(struct checkup *checkup) {
     static const struct {
         const char *name, *package, *purpose;
-    } tools[] = {{"nvcc", "nvidia-cuda-toolkit", "builds the CUDA device"},
-                 {"gnuplot", "gnuplot", "draws curves"},
+    } tools[] = {{"cc", "gcc", "builds plugins of your own"},
                  {"xz", "xz-utils", "unpacks by hand what the lzma compressor is compared with"}};
     (void)puts("\nOptional tools");
     for (size_t i = 0; i < sizeof tools / sizeof tools[0]; i++) {
@@ -204,10 +222,12 @@ static void report_tools(struct checkup *checkup) {
     }
 }
 
-static fw_status examine(struct checkup *checkup, fw_error *error) {
+static fw_status examine(const struct arguments *arguments, struct checkup *checkup,
+                         fw_error *error) {
     report_machine();
     report_build();
-    FW_TRY(registry_create(NULL, 0, &checkup->registry, error));
+    FW_TRY(registry_create(arguments->plugin_directories, arguments->n_plugin_directories,
+                           &checkup->registry, error));
     FW_TRY(report_plugins(checkup, error));
     report_devices(checkup);
     check_defaults(checkup);
@@ -215,28 +235,38 @@ static fw_status examine(struct checkup *checkup, fw_error *error) {
     return FW_OK;
 }
 
-int cmd_doctor(int argc, char **argv) {
-    if (argc > 1) {
-        const bool help = argc == 2 && strcmp(argv[1], "--help") == 0;
-        if (!help) (void)fprintf(stderr, "fairway doctor: unexpected argument '%s'\n", argv[1]);
-        (void)fprintf(help ? stdout : stderr,
-                      "usage: fairway doctor\n\nReports the machine, the devices and the plugins, "
-                      "and what to install for\nwhatever is missing. Exit code 0: a run on the CPU "
-                      "is possible, 2: it is not.\n");
-        return help ? 0 : 2;
-    }
-    struct checkup checkup = {.complete = false};
-    fw_error error = {.struct_size = sizeof error};
-    const fw_status status = examine(&checkup, &error);
-    registry_destroy(checkup.registry);
-    if (status != FW_OK) {
-        (void)fprintf(stderr, "fairway doctor: %s\n", error.message);
-        return 2;
-    }
-    if (checkup.n_advice > 0) (void)puts("\nTo do");
-    for (size_t i = 0; i < checkup.n_advice; i++) (void)printf("  %s\n", checkup.advice[i]);
-    (void)printf("\n%s\n", checkup.complete
+static void conclude(const struct checkup *checkup) {
+    if (checkup->n_advice > 0) (void)puts("\nTo do");
+    for (size_t i = 0; i < checkup->n_advice; i++) (void)printf("  %s\n", checkup->advice[i]);
+    (void)printf("\n%s\n", checkup->complete
                                ? "Ready: runs on the CPU are complete."
                                : "Not ready: a run on the CPU lacks parts, see above.");
+}
+
+static fw_status parse(int argc, char **argv, struct arguments *arguments, fw_error *error) {
+    static const struct option none[] = {{NULL, NULL, NULL}};
+    FW_TRY(arguments_parse(argc, argv, none, arguments, error));
+    if (arguments->help) return FW_OK;
+    if (arguments->input != NULL)
+        return fw_fail(error, FW_E_CONFIG, "%s: unexpected; fairway doctor takes options alone",
+                       arguments->input);
+    if (arguments->n_overrides > 0)
+        return fw_fail(error, FW_E_CONFIG, "--set means nothing to fairway doctor");
+    return FW_OK;
+}
+
+int cmd_doctor(int argc, char **argv) {
+    fw_error error = {.struct_size = sizeof error};
+    struct arguments arguments;
+    fw_status status = parse(argc, argv, &arguments, &error);
+    if (status == FW_OK && arguments.help) {
+        (void)fputs(help, stdout);
+        return 0;
+    }
+    struct checkup checkup = {.complete = false};
+    if (status == FW_OK) status = examine(&arguments, &checkup, &error);
+    if (status == FW_OK) conclude(&checkup);
+    registry_destroy(checkup.registry);
+    if (status != FW_OK) return report_failure(status, &error);
     return checkup.complete ? 0 : 2;
 }

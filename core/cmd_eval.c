@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "commands.h"
+#include "config_keys.h"
 #include "report.h"
 #include "scorer.h"
 #include "tokenize.h"
@@ -25,6 +26,39 @@ struct eval_options {
     const char *artifact, *data, *tokenizer, *model;
 };
 
+/* Sections and keys that an INI may have but that decide nothing here; what nobody knows is left to
+ * the configuration, which suggests the nearest name. */
+static bool is_used(const char *section, const char *key) {
+    static const char *const others[] = {"run.device", "run.threads", "run.seed",
+                                         "eval.max_tokens"};
+    char name[128];
+    (void)snprintf(name, sizeof name, "%s.%s", section, key);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strcmp(name, others[i]) == 0) return true;
+    if (key_in_artifact(section, key) || strcmp(section, "device") == 0 ||
+        strcmp(section, "tokenizer") == 0)
+        return true;
+    const struct core_section *core = core_section_find(section);
+    if (core != NULL) return core_key_find(core, key) == NULL;
+    return plugin_section_find(section) == NULL;
+}
+
+static fw_status check_override(const char *text, fw_error *error) {
+    char section[64], key[64];
+    const size_t n = strcspn(text, "=");
+    size_t dot = n;
+    while (dot > 0 && text[dot] != '.') dot--;
+    if (text[n] == '\0' || dot == 0 || dot >= sizeof section || n - dot > sizeof key) return FW_OK;
+    (void)snprintf(section, sizeof section, "%.*s", (int)dot, text);
+    (void)snprintf(key, sizeof key, "%.*s", (int)(n - dot - 1), text + dot + 1);
+    key[strcspn(key, " \t")] = '\0';
+    if (is_used(section, key)) return FW_OK;
+    return fw_fail(error, FW_E_CONFIG,
+                   "--set %.128s: scoring does not use [%s] %s; model, attention, quantize, "
+                   "compress, eval, cache and run.device, run.threads are what it uses",
+                   text, section, key);
+}
+
 static fw_status parse(int argc, char **argv, struct arguments *arguments,
                        struct eval_options *options, fw_error *error) {
     const struct option table[] = {{"--artifact", &options->artifact, NULL},
@@ -40,12 +74,9 @@ static fw_status parse(int argc, char **argv, struct arguments *arguments,
     if (arguments->input != NULL)
         return fw_fail(error, FW_E_CONFIG, "%s: unexpected; the data go after --data",
                        arguments->input);
+    for (size_t i = 0; i < arguments->n_overrides; i++)
+        FW_TRY(check_override(arguments->overrides[i], error));
     return FW_OK;
-}
-
-static bool is_text(const char *source) {
-    return strstr(source, "text:") != NULL || strstr(source, "jsonl:") != NULL ||
-           strstr(source, "list:") != NULL;
 }
 
 /* Open the tokenizer for text, and make sure that it is the one the model was trained with. */
@@ -74,28 +105,37 @@ static fw_status open_tokenizer(const struct arguments *arguments,
         error, FW_E_CONFIG,
         "tokenizer %s (%u tokens) is not the one this model was trained with (%u tokens); name "
         "that one with --tokenizer and --model",
-        session->experiment->tokenizer.name, session->table->vocabulary, table->vocabulary);
+        session->experiment->tokenizer.entry->plugin->id, session->table->vocabulary,
+        table->vocabulary);
 }
 
 static fw_status open_corpus(const struct arguments *arguments, const struct eval_options *options,
                              const struct scorer *scorer, struct session *text_session,
                              struct corpus **corpus, fw_error *error) {
     const struct token_table *table = scorer->artifact.table;
-    if (is_text(options->data))
+    if (corpus_source_has_text(options->data))
         FW_TRY(open_tokenizer(arguments, options, table, text_session, error));
     const struct corpus_options own = {
         .source = options->data,
         .where = "--data",
         .vocabulary = table->vocabulary,
-        .max_tokens = (uint64_t)scorer->session.experiment->eval.max_tokens,
         .tokenizer = text_session->tokenizer,
         .tokenizer_self = text_session->tokenizer_self,
     };
     return corpus_open(&own, corpus, error);
 }
 
-static void print_result(const struct scorer *scorer, const struct evaluate_result *result) {
+static bool cache_is_on(const struct experiment *experiment) {
+    return strcmp(experiment->cache.entry->plugin->id, "none") != 0;
+}
+
+static void print_result(const struct scorer *scorer, const struct corpus *corpus,
+                         const struct evaluate_result *result) {
     const struct experiment *experiment = scorer->session.experiment;
+    const uint64_t tokens = corpus_tokens(corpus), most = (uint64_t)experiment->eval.max_tokens;
+    if (most > 0 && most < tokens)
+        (void)printf("first %llu of %llu tokens (eval.max_tokens)\n", (unsigned long long)most,
+                     (unsigned long long)tokens);
     char label[128], remark[128] = "";
     (void)printf("%llu targets, %llu bytes, %.1f s (%.0f tokens/s)\n",
                  (unsigned long long)result->targets, (unsigned long long)result->bytes,
@@ -107,12 +147,12 @@ static void print_result(const struct scorer *scorer, const struct evaluate_resu
     else
         (void)snprintf(label, sizeof label, "plain");
     report_print_score(label, &result->model, "");
-    if (strcmp(experiment->cache.name, "none") == 0) return;
+    if (!cache_is_on(experiment)) return;
     if (result->invalid)
         (void)snprintf(remark, sizeof remark,
                        "INVALID: the distribution sums to %.4g (largest %.4g)", result->mean_sum,
                        result->largest_sum);
-    (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.name);
+    (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.entry->plugin->id);
     report_print_score(label, &result->cached, remark);
 }
 
@@ -127,9 +167,9 @@ static fw_status eval(const struct arguments *arguments, const struct eval_optio
     struct evaluate_result result;
     if (status == FW_OK)
         status = score_corpus(&scorer.session, scorer.model, scorer.artifact.table, corpus,
-                              experiment->eval.mode, 0, strcmp(experiment->cache.name, "none") != 0,
-                              "evaluate", &result, error);
-    if (status == FW_OK) print_result(&scorer, &result);
+                              experiment->eval.mode, (uint64_t)experiment->eval.max_tokens,
+                              cache_is_on(experiment), "evaluate", &result, error);
+    if (status == FW_OK) print_result(&scorer, corpus, &result);
     corpus_close(corpus);
     session_close(&text_session);
     scorer_close(&scorer);

@@ -66,8 +66,8 @@ static fw_status pack(const struct arguments *arguments, const struct pack_optio
     if (status == FW_OK)
         (void)printf("%s: %zu bytes, %s weights, quantizer %s, compressor %s, %.1f s\n", path,
                      pipeline.report.artifact_bytes, options->weights,
-                     pipeline.session.experiment->quantize.name,
-                     pipeline.session.experiment->compress.name,
+                     pipeline.session.experiment->quantize.entry->plugin->id,
+                     pipeline.session.experiment->compress.entry->plugin->id,
                      pipeline.report.seconds[PHASE_PACK]);
     weights_close(file);
     pipeline_close(&pipeline);

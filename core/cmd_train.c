@@ -18,7 +18,7 @@ static fw_status train_and_save(struct pipeline *pipeline, fw_error *error) {
                  "%s holds the weights\n",
                  (long long)pipeline->report.parameters, (long long)result->steps, result->seconds,
                  result->loss, session_path(&pipeline->session, "weights.fw"));
-    return FW_OK;
+    return pipeline_check_effects(pipeline, error);
 }
 
 int cmd_train(int argc, char **argv) {

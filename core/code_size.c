@@ -75,6 +75,8 @@ static fw_status append_binary(struct bytes *bytes, const char *path, fw_error *
 /* ---- the whole ---- */
 
 struct measurement {
+    const char *seen[128]; /* modules measured: one may hold several plugins */
+    size_t n_seen;
     struct bytes sources, binaries;
     fw_status status;
     fw_error *error;
@@ -90,7 +92,15 @@ static bool append_sources(struct bytes *bytes, const char *path) {
     return true;
 }
 
+static bool seen_before(struct measurement *m, const char *path) {
+    for (size_t i = 0; i < m->n_seen; i++)
+        if (strcmp(m->seen[i], path) == 0) return true;
+    if (m->n_seen < sizeof m->seen / sizeof m->seen[0]) m->seen[m->n_seen++] = path;
+    return false;
+}
+
 static void measure_module(struct measurement *m, const char *path) {
+    if (seen_before(m, path)) return;
     if (m->status == FW_OK) m->status = append_binary(&m->binaries, path, m->error);
     char sources[PATH_MAX];
     const size_t length = strlen(path);
@@ -102,6 +112,10 @@ static void measure_module(struct measurement *m, const char *path) {
 
 static void measure_choice(void *argument, const struct plugin_choice *choice) {
     measure_module(argument, choice->entry->path);
+}
+
+static void measure_entry(void *argument, const struct registry_entry *entry) {
+    measure_module(argument, entry->path);
 }
 
 /* The host's sources lie with the installed plugins. */
@@ -119,11 +133,12 @@ static fw_status measure_host(struct measurement *m, fw_error *error) {
     return append_binary(&m->sources, "/proc/self/exe", error);
 }
 
-fw_status code_size_measure(const struct experiment *experiment, struct code_size *size,
-                            fw_error *error) {
+fw_status code_size_measure(const struct experiment *experiment, const struct host *host,
+                            struct code_size *size, fw_error *error) {
     struct measurement m = {.error = error};
     m.status = measure_host(&m, error);
     experiment_each_plugin(experiment, measure_choice, &m);
+    host_each_instantiated(host, measure_entry, &m);
     fw_status status = m.status;
     if (status == FW_OK && (m.sources.failed || m.binaries.failed))
         status = fw_fail(error, FW_E_MEMORY, "no memory to measure the code");

@@ -4,18 +4,19 @@
 #ifndef FAIRWAY_CODE_SIZE_H
 #define FAIRWAY_CODE_SIZE_H
 
-#include "config.h"
+#include "host.h"
 
 struct code_size {
     size_t sources, binaries; /* bytes, packed */
     size_t counted;           /* the larger */
 };
 
-/* Measure this program with the plugins that `experiment` has bound. E_IO. */
-fw_status code_size_measure(const struct experiment *experiment, struct code_size *size,
-                            fw_error *error);
+/* Measure this program with the plugins that `experiment` has bound, and with those that they have
+ * had `host` instantiate for them. E_IO. */
+fw_status code_size_measure(const struct experiment *experiment, const struct host *host,
+                            struct code_size *size, fw_error *error);
 
-/* Call visit(argument, choice) for each bound plugin choice, each module path once. */
+/* Call visit(argument, choice) for each bound plugin choice, each plugin once. */
 void experiment_each_plugin(const struct experiment *experiment,
                             void (*visit)(void *argument, const struct plugin_choice *choice),
                             void *argument);

@@ -71,7 +71,14 @@ static const char *place(const struct config *config, const char *section, const
     return entry != NULL ? entry->where : config->path;
 }
 
-/* Core keys ----------------------------------------------------------------------------------- */
+fw_status choice_fail(const struct plugin_choice *choice, fw_status status, const char *why,
+                      fw_error *error) {
+    return fw_fail(error, status, "%s: [%s] plugin %s: %s",
+                   choice->where != NULL ? choice->where : "default", choice->section,
+                   choice->entry != NULL ? choice->entry->plugin->id : choice->name, why);
+}
+
+/* ---- Core keys ---- */
 
 static void store(struct experiment *experiment, const struct core_key *key, fw_value value) {
     void *to = (char *)experiment + key->offset;
@@ -144,7 +151,7 @@ static fw_status resolve_core(struct config *config, fw_error *error) {
     return FW_OK;
 }
 
-/* Checks across keys -------------------------------------------------------------------------- */
+/* ---- Checks across keys ---- */
 
 static fw_status check_batch(const struct config *config, fw_error *error) {
     const struct experiment *e = &config->experiment;
@@ -175,6 +182,18 @@ static fw_status check_stride(const struct config *config, fw_error *error) {
         own ? "eval.window" : "data.sequence");
 }
 
+/* Ops count rows in 32 bits. */
+static fw_status check_rows(const struct config *config, fw_error *error) {
+    const struct experiment *e = &config->experiment;
+    const int64_t window = e->eval.window != 0 ? e->eval.window : e->data.sequence;
+    if (e->eval.batch <= INT32_MAX / window) return FW_OK;
+    return fw_fail(error, FW_E_RANGE,
+                   "%s: eval.batch = %lld windows of %lld tokens are more than a pass can hold; at "
+                   "most %lld would be right",
+                   place(config, "eval", "batch"), (long long)e->eval.batch, (long long)window,
+                   (long long)(INT32_MAX / window));
+}
+
 static fw_status check_limit(const struct config *config, fw_error *error) {
     const struct run_keys *run = &config->experiment.run;
     if (run->steps > 0 || run->seconds > 0) return FW_OK;
@@ -200,16 +219,17 @@ static fw_status check_layers(const struct config *config, fw_error *error) {
 static fw_status check_experiment(const struct config *config, uint32_t bind, fw_error *error) {
     FW_TRY(check_batch(config, error));
     FW_TRY(check_stride(config, error));
+    FW_TRY(check_rows(config, error));
     FW_TRY(check_layers(config, error));
     /* Without optimizers nothing will be trained. */
     if ((bind & CONFIG_BIND(FW_OPTIMIZER)) != 0) FW_TRY(check_limit(config, error));
     return FW_OK;
 }
 
-/* What decides the results: everything but where they are put and what they are called. */
+/* What decides the results, see config_text. */
 static fw_status hash_experiment(struct config *config, fw_error *error) {
     char *text = NULL;
-    FW_TRY(config_write(config, NULL, true, &text, error));
+    FW_TRY(config_write(config, NULL, CONFIG_FOR_HASH, &text, error));
     uint8_t hash[32];
     sha256_bytes(text, strlen(text), hash);
     sha256_hex(hash, config->experiment.hash);
@@ -233,5 +253,5 @@ fw_status config_resolve(struct config *config, struct registry *registry, uint3
 
 fw_status config_text(const struct config *config, const char *const *sections, char **text,
                       fw_error *error) {
-    return config_write(config, sections, false, text, error);
+    return config_write(config, sections, CONFIG_FOR_INI, text, error);
 }

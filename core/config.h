@@ -19,8 +19,7 @@ struct run_keys {
     const char *output; /* run directory; default runs/NAME */
     const char *device; /* auto, cpu, cuda, or a path */
     int64_t seed;
-    int64_t threads; /* 0: all */
-    bool deterministic;
+    int64_t threads;        /* 0: all */
     int64_t steps;          /* 0: no limit; at least one of steps and seconds is set */
     double seconds;         /* training time limit; 0: none */
     int64_t batch_tokens;   /* tokens of one step; a multiple of data.sequence */
@@ -53,7 +52,7 @@ enum eval_violation { EVAL_VIOLATION_ERROR = 0, EVAL_VIOLATION_REPORT = 1 };
 
 struct eval_keys {
     int64_t mode;          /* enum eval_mode */
-    int64_t window;        /* tokens of context and target; 0: data.sequence */
+    int64_t window;        /* inputs, context included; 0: data.sequence */
     int64_t stride;        /* of sliding windows */
     int64_t batch;         /* windows in one forward pass */
     int64_t max_tokens;    /* of validation; 0: all */
@@ -66,6 +65,7 @@ struct plugin_choice {
     uint32_t kind;
     const char *section; /* "cache", "optimizer.matrix", "attention" */
     const char *name;    /* as in plugin = ... */
+    const char *where;   /* FILE:LINE of its plugin or first key, in the last file that has it */
     const struct registry_entry *entry;
     fw_value *values; /* in the order of the plugin's table */
 };
@@ -80,14 +80,14 @@ struct experiment {
     struct plugin_choice device, tokenizer, average, quantize, compress, cache;
     struct plugin_choice optimizer[OPTIMIZER_GROUPS];
     struct plugin_choice *attention; /* model.layers entries */
-    char hash[65];                   /* of the resolved text without run.name and run.output */
+    char hash[65];                   /* of what decides the results, see config_text */
 };
 
 struct config;
 
 /* Read the INI (or `text` under the name `path` when text is not NULL) with its bases, then apply
  * `overrides` ("section.key=value"). Errors carry FILE:LINE: syntax, unknown section or core key
- * (nearest suggested), base loops. */
+ * (nearest suggested), base loops. A text has no base: E_CONFIG. */
 fw_status config_load(const char *path, const char *text, const char *const *overrides,
                       size_t n_overrides, struct config **config, fw_error *error);
 void config_destroy(struct config *config); /* and its experiment; NULL is fine */
@@ -104,12 +104,42 @@ fw_status config_resolve(struct config *config, struct registry *registry, uint3
 
 /* Canonical INI text with every key of every section, absolute paths, stable order; `sections` =
  * NULL or a NULL-terminated list of the sections to write ("attention" includes
- * [attention.LAYERS]). Caller frees. Loading it again yields the same text. */
+ * [attention.LAYERS]). Caller frees. Loading it again yields the same text.
+ *
+ * experiment.hash is the SHA-256 of this text, of all sections, with what depends on the place
+ * alone taken out: no run.name, no run.output, of every path and source its last component, of a
+ * plugin its id. So the same experiment in two folders has one hash. It does not cover the files'
+ * contents; what a receipt says of data, tokenizer and modules does. */
 fw_status config_text(const struct config *config, const char *const *sections, char **text,
                       fw_error *error);
 
+/* The part that an artifact carries, in the same form: [model] [attention] [quantize] [compress]
+ * [cache], data.sequence, and [eval] without the keys that limit how much is scored. Plugins are
+ * written as ids, so that the file holds no path. E_CONFIG: a plugin's key holds one. */
+fw_status config_artifact_text(const struct config *config, char **text, fw_error *error);
+
+/* Hold the INI text of an artifact, which may come from anyone, against what
+ * config_artifact_text writes, before any of it is acted on: E_FORMAT, one sentence with `path`,
+ * for another section or key, a base, or a plugin named by a path. Opens no file. */
+fw_status config_check_artifact(const char *path, const char *text, fw_error *error);
+
+/* After resolving such a text: E_FORMAT when it gives a plugin a path, which the overrides alone
+ * may. */
+fw_status config_check_artifact_paths(struct config *config, fw_error *error);
+
+/* Append "SECTION.plugin=PATH" to `overrides` for each plugin of config_artifact_text's sections
+ * that is named by a path, so that the artifact just written is read with the same modules. The
+ * texts are the config's. E_LIMIT beyond `most`. */
+fw_status config_plugin_overrides(struct config *config, const char **overrides, size_t *n,
+                                  size_t most, fw_error *error);
+
 /* FILE:LINE of a key, "command line" or "default": for messages of later stages. Never NULL. */
 const char *config_where(const struct config *config, const char *section, const char *key);
+
+/* Say where the plugin that failed was chosen: "FILE:LINE: [SECTION] plugin ID: WHY"; returns
+ * `status`. For what its create() and plan() report. */
+fw_status choice_fail(const struct plugin_choice *choice, fw_status status, const char *why,
+                      fw_error *error);
 
 /* All of the reference as Markdown: core keys and the parameters of every plugin in the registry's
  * scan. Caller frees. */

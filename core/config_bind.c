@@ -33,6 +33,20 @@ static const char *named_at(const struct config *config, const char *section) {
     return entry != NULL ? entry->where : config->path;
 }
 
+/* Where a complaint about a section's values points: to the last layer (file or command line) that
+ * touches it, there to its plugin, else to its first key. */
+static const char *chosen_at(const struct config *config, const char *section) {
+    const struct config_entry *best = NULL;
+    for (size_t i = 0; i < config->entries.n; i++) {
+        const struct config_entry *entry = &config->entries.items[i];
+        if (strcmp(entry->section, section) != 0) continue;
+        if (best == NULL || entry->layer > best->layer ||
+            (entry->layer == best->layer && strcmp(entry->key, "plugin") == 0))
+            best = entry;
+    }
+    return best != NULL ? best->where : named_at(config, section);
+}
+
 static bool known_key(const fw_plugin *plugin, const char *key) {
     if (strcmp(key, "plugin") == 0) return true;
     for (uint32_t i = 0; i < plugin->n_params; i++)
@@ -114,7 +128,7 @@ static fw_status bind(struct config *config, struct registry *registry,
     return FW_OK;
 }
 
-/* Devices ------------------------------------------------------------------------------------- */
+/* ---- Devices ---- */
 
 static bool has_device(struct registry *registry, const char *name) {
     const struct registry_entry *entry = NULL;
@@ -140,7 +154,7 @@ static fw_status check_device(const struct config *config, const char *section,
                    device->entry->plugin->id);
 }
 
-/* Sections ------------------------------------------------------------------------------------ */
+/* ---- Sections ---- */
 
 static fw_status choose(struct config *config, const char *section, const char *default_name,
                         const char **name, fw_error *error) {
@@ -155,7 +169,8 @@ static fw_status choose(struct config *config, const char *section, const char *
 static fw_status bind_section(struct config *config, struct registry *registry, uint32_t kinds,
                               const struct plugin_section *section, fw_error *error) {
     struct plugin_choice *choice = config_choice(config, section);
-    *choice = (struct plugin_choice){.kind = section->kind, .section = section->name};
+    *choice = (struct plugin_choice){
+        .kind = section->kind, .section = section->name, .where = chosen_at(config, section->name)};
     const bool wanted = (kinds & CONFIG_BIND(section->kind)) != 0;
     if (section->kind == FW_DEVICE) {
         choice->name = config->experiment.run.device;
@@ -199,6 +214,7 @@ static fw_status bind_layers(struct config *config, struct registry *registry, b
         if (section == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory");
         if (!has_section(config, section)) continue;
         choices[i].section = section;
+        choices[i].where = chosen_at(config, section);
         FW_TRY(bind_layer(config, registry, wanted, &choices[i], error));
     }
     config->experiment.attention = choices;

@@ -212,14 +212,16 @@ static void hand_down_replaced(struct config *config, const struct config_entry 
 }
 
 fw_status config_merge(struct config *config, const struct entry_list *layer, fw_error *error) {
+    config->layers++;
     for (size_t i = 0; i < layer->n; i++) hand_down_replaced(config, &layer->items[i]);
     for (size_t i = 0; i < layer->n; i++) {
-        const struct config_entry *entry = &layer->items[i];
-        struct config_entry *present = entry_find(&config->entries, entry->section, entry->key);
+        struct config_entry entry = layer->items[i];
+        entry.layer = config->layers;
+        struct config_entry *present = entry_find(&config->entries, entry.section, entry.key);
         if (present != NULL)
-            *present = *entry;
+            *present = entry;
         else
-            FW_TRY(entry_push(&config->entries, *entry, error));
+            FW_TRY(entry_push(&config->entries, entry, error));
     }
     return FW_OK;
 }

@@ -8,8 +8,11 @@
 #define AT(member) offsetof(struct experiment, member)
 #define NUMBER(type_, key_, default_, min_, max_, unit_, member, doc_)                             \
     { FW_PARAM_RANGE(type_, key_, default_, min_, max_, unit_, doc_), AT(member), KEY_PLAIN }
+/* Counts stay below 2^31, so that the product of any two fits into 64 bits. */
 #define COUNT(key_, default_, min_, unit_, member, doc_)                                           \
-    NUMBER(FW_PARAM_INT, key_, default_, min_, INFINITY, unit_, member, doc_)
+    NUMBER(FW_PARAM_INT, key_, default_, min_, INT32_MAX, unit_, member, doc_)
+#define TOTAL(key_, default_, min_, unit_, member, doc_)                                           \
+    NUMBER(FW_PARAM_INT, key_, default_, min_, 1e15, unit_, member, doc_)
 #define FLAG(key_, default_, member, doc_)                                                         \
     { FW_PARAM_PLAIN(FW_PARAM_BOOL, key_, default_, doc_), AT(member), KEY_PLAIN }
 #define TEXT(type_, key_, default_, text_, member, doc_)                                           \
@@ -24,14 +27,13 @@ static const struct core_key run_keys[] = {
          "run directory; empty: runs/NAME in the working directory"),
     TEXT(FW_PARAM_STRING, "device", "auto", KEY_PLUGIN, run.device,
          "device plugin; auto: cuda where it finds a device, else cpu"),
-    COUNT("seed", "1337", 0, "", run.seed, "seed of weights, batches and everything random"),
+    NUMBER(FW_PARAM_INT, "seed", "1337", 0, INFINITY, "", run.seed,
+           "seed of weights, batches and everything random"),
     NUMBER(FW_PARAM_INT, "threads", "0", 0, 4096, "threads", run.threads,
            "CPU threads; 0: all of the machine"),
-    FLAG("deterministic", "yes", run.deterministic,
-         "same seed and machine give the same bytes when steps limit the run"),
     COUNT("steps", "0", 0, "steps", run.steps,
           "length of the training; 0: limited by seconds alone"),
-    NUMBER(FW_PARAM_FLOAT, "seconds", "0", 0, INFINITY, "s", run.seconds,
+    NUMBER(FW_PARAM_FLOAT, "seconds", "0", 0, 1e9, "s", run.seconds,
            "time limit of the training; 0: limited by steps alone"),
     COUNT("batch_tokens", "8192", 1, "tokens", run.batch_tokens,
           "tokens of one step; a multiple of data.sequence"),
@@ -41,12 +43,12 @@ static const struct core_key run_keys[] = {
           "the learning rate rises linearly over these"),
     COUNT("warmdown_steps", "0", 0, "steps", run.warmdown_steps,
           "the learning rate falls linearly to 0 over the last of these"),
-    NUMBER(FW_PARAM_FLOAT, "gradient_clip", "0.3", 0, INFINITY, "", run.gradient_clip,
+    NUMBER(FW_PARAM_FLOAT, "gradient_clip", "0.3", 0, 1e30, "", run.gradient_clip,
            "largest global norm of the gradient; 0: no clipping"),
     COUNT("validate_every", "0", 0, "steps", run.validate_every,
           "steps between validations; 0: only at the end"),
     COUNT("log_every", "10", 1, "steps", run.log_every, "steps between lines of the log"),
-    COUNT("size_limit", "16000000", 1, "bytes", run.size_limit, "largest artifact, code included"),
+    TOTAL("size_limit", "16000000", 1, "bytes", run.size_limit, "largest artifact, code included"),
 };
 
 static const char *const shuffles[] = {"none", "documents", "sequences", NULL};
@@ -83,13 +85,13 @@ static const struct core_key eval_keys[] = {
     CHOICE("mode", "sliding", modes, eval.mode,
            "plain: windows side by side; sliding: overlapping ones, each token scored once"),
     NUMBER(FW_PARAM_INT, "window", "0", 0, 1 << 20, "tokens", eval.window,
-           "tokens of context and target together; 0: data.sequence"),
+           "inputs of one forward pass, context included; 0: data.sequence"),
     NUMBER(FW_PARAM_INT, "stride", "64", 1, 1 << 20, "tokens", eval.stride,
            "tokens that a sliding window advances, at most the window"),
     NUMBER(FW_PARAM_INT, "batch", "8", 1, 65536, "windows", eval.batch,
            "windows in one forward pass"),
-    COUNT("max_tokens", "0", 0, "tokens", eval.max_tokens, "validation tokens to score; 0: all"),
-    COUNT("ladder_tokens", "0", 0, "tokens", eval.ladder_tokens,
+    TOTAL("max_tokens", "0", 0, "tokens", eval.max_tokens, "validation tokens to score; 0: all"),
+    TOTAL("ladder_tokens", "0", 0, "tokens", eval.ladder_tokens,
           "tokens of the comparison of raw, averaged and packed weights; 0: all"),
     CHOICE("on_violation", "error", violations, eval.on_violation,
            "a score whose distribution does not sum to one: stop, or report it as INVALID"),

@@ -41,6 +41,10 @@ enum { N_CORE_SECTIONS = 4, N_PLUGIN_SECTIONS = 10 };
 extern const struct core_section core_sections[N_CORE_SECTIONS];
 extern const struct plugin_section plugin_sections[N_PLUGIN_SECTIONS];
 
+/* True when the key may stand in the text of an artifact; with key NULL, when any of the section
+ * may. "attention.3" counts as "attention". */
+bool key_in_artifact(const char *section, const char *key);
+
 /* NULL when there is none. */
 const struct core_section *core_section_find(const char *name);
 const struct core_key *core_key_find(const struct core_section *section, const char *key);

@@ -8,6 +8,8 @@
 
 static const char COMMAND_LINE[] = "command line";
 
+bool config_is_override(const struct config_entry *entry) { return entry->where == COMMAND_LINE; }
+
 static const char *trimmed(struct config *config, const char *text, size_t n) {
     while (n > 0 && strchr(" \t", text[n - 1]) != NULL) n--;
     while (n > 0 && strchr(" \t", text[0]) != NULL) text++, n--;

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "config_bind.h"
+#include "corpus.h"
 
 static const char *absolute(struct config *config, const char *directory, const char *path, int n) {
     if (path[0] == '/') return config_keep_text(config, "%.*s", n, path);
@@ -36,17 +37,17 @@ fw_status config_absolute_plugin(struct config *config, const char *directory, c
     return config_absolute(config, directory, name, error);
 }
 
-/* Length of "text:", "jsonl:" or "list:" at the start of an item. */
-static size_t prefix_length(const char *item) {
-    static const char *const prefixes[] = {"text:", "jsonl:", "list:"};
-    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
-        if (strncmp(item, prefixes[i], strlen(prefixes[i])) == 0) return strlen(prefixes[i]);
-    return 0;
-}
-
 static fw_status append_item(struct config *config, const char *directory, const char *item,
                              size_t n, const char **result, fw_error *error) {
-    const size_t prefix = prefix_length(item);
+    const char *pattern;
+    const enum source_kind kind = corpus_source_kind(item, &pattern);
+    const size_t prefix = (size_t)(pattern - item);
+    if (kind == SOURCE_UNKNOWN)
+        return fw_fail(
+            error, FW_E_CONFIG,
+            "no source is called %.*s: write text:GLOB, jsonl:GLOB, list:FILE or the names "
+            "of shards (./%.*s for a file of that name)",
+            (int)prefix - 1, item, (int)n, item);
     if (prefix >= n)
         return fw_fail(error, FW_E_CONFIG, "the source %.*s names no file", (int)n, item);
     const char *path = absolute(config, directory, item + prefix, (int)(n - prefix));

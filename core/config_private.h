@@ -13,6 +13,7 @@ struct config_entry {
     const char *section, *key, *value;
     const char *where;     /* "FILE:LINE" or "command line" */
     const char *directory; /* absolute; relative paths in the value start here */
+    int layer;             /* counts the files and the command line in the order of merging */
     bool hand_me_down;     /* set for another plugin that a later layer replaced */
 };
 
@@ -27,6 +28,7 @@ struct config {
     const char *path;      /* of the INI, as given */
     const char *directory; /* its directory, absolute */
     struct entry_list entries;
+    int layers; /* merged so far */
     struct kept *kept;
     bool resolved;
     struct experiment experiment;
@@ -45,14 +47,19 @@ fw_status config_read(struct config *config, const char *text, const char *const
 const struct config_entry *config_find(const struct config *config, const char *section,
                                        const char *key);
 
+/* True when the entry comes from --set. */
+bool config_is_override(const struct config_entry *entry);
+
 /* The choice that a plugin section sets; for [attention] the common one. */
 struct plugin_choice *config_choice(struct config *config, const struct plugin_section *section);
 
 /* True when inih would read the value back unchanged: one line, trimmed, no " ;", not too long. */
 bool config_value_writable(const char *value);
 
-/* As config_text, without run.name and run.output when `anonymous`. */
-fw_status config_write(const struct config *config, const char *const *sections, bool anonymous,
-                       char **text, fw_error *error);
+/* What a text is for: to be read again as an INI, to be hashed, to travel in an artifact. */
+enum config_purpose { CONFIG_FOR_INI, CONFIG_FOR_HASH, CONFIG_FOR_ARTIFACT };
+
+fw_status config_write(const struct config *config, const char *const *sections,
+                       enum config_purpose purpose, char **text, fw_error *error);
 
 #endif

@@ -168,7 +168,10 @@ static fw_status read_source(struct source *source, const char *text, fw_error *
     if (text == NULL) FW_TRY(file_read(source->path, MAX_FILE, &data, &size, error));
     fw_status status = parse(source, text != NULL ? (const uint8_t *)text : data, size, error);
     free(data);
-    if (status == FW_OK && source->scope.base != NULL) status = read_base(source, error);
+    if (status == FW_OK && source->scope.base != NULL)
+        status = text == NULL ? read_base(source, error)
+                              : fw_fail(error, FW_E_CONFIG, "%s: base can only be set in a file",
+                                        source->scope.base_where);
     if (status == FW_OK) status = config_merge(source->scope.config, &source->scope.entries, error);
     free(source->scope.entries.items);
     return status;

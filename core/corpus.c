@@ -33,7 +33,7 @@ static fw_status no_memory(fw_error *error) {
     return fw_fail(error, FW_E_MEMORY, "out of memory loading the corpus");
 }
 
-/* Documents and segments ---------------------------------------------------------------------- */
+/* ---- Documents and segments ---- */
 
 static fw_status add_document(struct corpus *corpus, const struct corpus_document *document,
                               fw_error *error) {
@@ -76,7 +76,7 @@ static void add_segment(struct corpus *corpus, const struct corpus_options *opti
     corpus->loaded += n;
 }
 
-/* Shards -------------------------------------------------------------------------------------- */
+/* ---- Shards ---- */
 
 static fw_status check_fingerprint(const struct corpus_options *options, const char *path,
                                    const uint8_t fingerprint[32], fw_error *error) {
@@ -146,7 +146,7 @@ static fw_status add_shards(struct corpus *corpus, const struct corpus_options *
     return status;
 }
 
-/* Text ---------------------------------------------------------------------------------------- */
+/* ---- Text ---- */
 
 static fw_status keep_text(struct corpus *corpus, const char *text, size_t bytes, fw_error *error) {
     if (corpus->text_capacity - corpus->text_bytes <= bytes) {
@@ -198,7 +198,7 @@ static fw_status add_text(struct corpus *corpus, const struct corpus_options *op
     return FW_OK;
 }
 
-/* The source ---------------------------------------------------------------------------------- */
+/* ---- The source ---- */
 
 /* `name` below `base`; the caller frees it. */
 static char *join_path(const char *base, const char *name) {
@@ -211,10 +211,10 @@ static char *join_path(const char *base, const char *name) {
 
 static fw_status add_item(struct corpus *corpus, const struct corpus_options *options,
                           struct text_source *texts, const char *item, fw_error *error) {
-    bool is_text;
-    enum text_kind kind;
+    enum source_kind kind;
     const char *pattern;
-    FW_TRY(text_source_parse(item, &is_text, &kind, &pattern, error));
+    FW_TRY(corpus_source_parse(item, &kind, &pattern, error));
+    const bool is_text = kind != SOURCE_SHARDS;
     if (is_text && options->tokenizer == NULL)
         return fw_fail(error, FW_E_CONFIG, "\"%s\" needs a tokenizer: name one in [tokenizer]",
                        item);
@@ -251,8 +251,7 @@ static bool cut_documents(struct corpus *corpus) {
         whole = corpus->documents[--n].first_token == corpus->tokens;
     corpus->n_documents = n;
     if (n == 0 || whole) return false;
-    struct corpus_document *last = &corpus->documents[n - 1];
-    *last = (struct corpus_document){.first_token = last->first_token};
+    corpus->documents[n - 1].raw_bytes = 0;
     return true;
 }
 
@@ -320,7 +319,7 @@ void corpus_close(struct corpus *corpus) {
     free(corpus);
 }
 
-/* Reading ------------------------------------------------------------------------------------- */
+/* ---- Reading ---- */
 
 uint64_t corpus_tokens(const struct corpus *corpus) { return corpus->tokens; }
 
@@ -350,6 +349,14 @@ uint64_t corpus_raw_bytes(const struct corpus *corpus) { return corpus->raw_byte
 const struct corpus_document *corpus_documents(const struct corpus *corpus, uint64_t *n) {
     *n = corpus->n_documents;
     return corpus->n_documents > 0 ? corpus->documents : NULL;
+}
+
+const uint16_t *corpus_shard(const struct corpus *corpus, size_t index, const char **path,
+                             uint64_t *n) {
+    if (index >= corpus->n_shards) return NULL;
+    *path = corpus->shards[index].path;
+    *n = corpus->shards[index].n_tokens;
+    return corpus->shards[index].tokens;
 }
 
 const uint8_t *corpus_text(const struct corpus *corpus, size_t *bytes) {

@@ -20,6 +20,18 @@
 
 struct corpus;
 
+/* What one item is, by its prefix (lower-case letters and a colon, so that ./a:b is a path). `item`
+ * may go on behind a separator. `pattern`, where not NULL, gets what follows the prefix. */
+enum source_kind { SOURCE_SHARDS, SOURCE_TEXT, SOURCE_JSONL, SOURCE_LIST, SOURCE_UNKNOWN };
+enum source_kind corpus_source_kind(const char *item, const char **pattern);
+
+/* Whether an item of `source` is text, JSONL or a list, which take a tokenizer. */
+bool corpus_source_has_text(const char *source);
+
+/* As corpus_source_kind. E_CONFIG: an unknown prefix, or no pattern. */
+fw_status corpus_source_parse(const char *item, enum source_kind *kind, const char **pattern,
+                              fw_error *error);
+
 struct corpus_document {
     uint64_t first_token; /* of the corpus; its begin token where there is one */
     uint64_t raw_bytes;
@@ -60,11 +72,19 @@ uint64_t corpus_tokens(const struct corpus *corpus);
 void corpus_read(const struct corpus *corpus, uint64_t first, uint64_t n, uint16_t *out);
 
 /* Raw bytes of all documents, 0 when unknown (shards without a .documents file, or max_tokens cut
- * the last document, whose raw_bytes and hash are then zero). */
+ * the last document, whose raw_bytes is then zero; its hash remains that of the whole). */
 uint64_t corpus_raw_bytes(const struct corpus *corpus);
 
 /* Documents in token order; NULL and 0 when unknown. */
 const struct corpus_document *corpus_documents(const struct corpus *corpus, uint64_t *n);
+
+/* Tokens of shard `index` (all that the file holds), with its path; NULL behind the last. */
+const uint16_t *corpus_shard(const struct corpus *corpus, size_t index, const char **path,
+                             uint64_t *n);
+
+/* Whether the corpora hold an equal shard or, where both know their documents, an equal document
+ * that is not empty. `what` then says which, to go after "share ": "the shard x.bin". Quick. */
+bool corpus_overlap(const struct corpus *a, const struct corpus *b, char *what, size_t size);
 
 /* Concatenated raw text of text sources when kept, else NULL. */
 const uint8_t *corpus_text(const struct corpus *corpus, size_t *bytes);

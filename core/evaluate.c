@@ -162,13 +162,23 @@ static struct score make_score(double nats, uint64_t bytes, uint64_t raw_bytes) 
                           .raw_bpb = raw_bytes > 0 ? bits / (double)raw_bytes : 0};
 }
 
+/* Raw bytes of what was scored, so that both scores speak of the same text: the stream's first
+ * token is never a target. It is a begin token, which stands for none, or its own bytes count off.
+ */
+static uint64_t scored_raw_bytes(const struct evaluation *e) {
+    const struct corpus *corpus = e->options->corpus;
+    if (e->windows.targets + 1 != corpus_tokens(corpus)) return 0;
+    const uint64_t all = corpus_raw_bytes(corpus);
+    const uint64_t first = e->options->table->tokens[e->tokens[0]].base_bytes;
+    return all > first ? all - first : 0;
+}
+
 static fw_status summarise(const struct evaluation *e, struct evaluate_result *result,
                            fw_error *error) {
     struct ledger_total total, cached;
     FW_TRY(ledger_close(e->ledger, &total, error));
-    struct evaluate_result made = {.targets = total.targets, .bytes = total.bytes};
-    if (total.targets + 1 == corpus_tokens(e->options->corpus))
-        made.raw_bytes = corpus_raw_bytes(e->options->corpus);
+    struct evaluate_result made = {
+        .targets = total.targets, .bytes = total.bytes, .raw_bytes = scored_raw_bytes(e)};
     made.model = make_score(total.nats, total.bytes, made.raw_bytes);
     if (e->cache != NULL) {
         FW_TRY(ledger_close(e->cached_ledger, &cached, error));

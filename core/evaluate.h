@@ -1,11 +1,14 @@
 /* Evaluation: every target of a token stream is scored exactly once, left to right.
  *
  * Modes: plain, non-overlapping windows; sliding, windows `stride` apart, of which each but the
- * first scores its last `stride` positions. The language model's row for a position is formed once,
- * in float64: p(v) = exp(l(v)) / sum of exp(l), l the device's float32 log-probabilities, summed in
- * order of v. Where a cache takes part it follows the protocol of fairway/cache.h: it predicts, the
- * host validates and looks up the target, and only then is the cache told. The model alone and the
- * model with cache are scored in the same pass, each in its own ledger. */
+ * first scores its last `stride` positions. Every forward pass has the shape [eval.batch, window],
+ * padded if need be; another eval.batch adds up matrix products in another order, which moves
+ * scores by the rounding of float32 and no more. The language model's row for a position is formed
+ * once, in float64: p(v) = exp(l(v)) / sum of exp(l), l the device's float32 log-probabilities,
+ * summed in order of v. Where a cache takes part it follows the protocol of fairway/cache.h: it
+ * predicts, the host validates and looks up the target, and only then is the cache told
+ * (cache_stream.h says what that can promise). The model alone and the model with cache are scored
+ * in the same pass, each in its own ledger. */
 #ifndef FAIRWAY_EVALUATE_H
 #define FAIRWAY_EVALUATE_H
 
@@ -30,12 +33,12 @@ struct evaluate_options {
 struct score {
     double nats;    /* sum over targets */
     double bpb;     /* bits per byte by the tokenizer's byte counts */
-    double raw_bpb; /* by the raw text's bytes; 0 when unknown */
+    double raw_bpb; /* by raw_bytes; 0 when unknown */
 };
 
 struct evaluate_result {
     uint64_t targets, bytes;
-    uint64_t raw_bytes; /* 0 when unknown */
+    uint64_t raw_bytes; /* of the text scored: all but the first token's; 0 when unknown */
     struct score model;
     struct score cached;          /* with_cache only */
     uint64_t cache_changed;       /* positions whose probability the cache changed */

@@ -16,7 +16,7 @@
 
 enum { BUFFER_BYTES = 1 << 18 };
 
-/* Reading ------------------------------------------------------------------------------------- */
+/* ---- Reading ---- */
 
 /* Report errno of what was attempted. */
 static fw_status failed(const char *what, const char *path, fw_error *error) {
@@ -110,7 +110,7 @@ void file_unmap(const uint8_t *data, size_t size) {
     (void)munmap(mapping, size);
 }
 
-/* Directories and globs ------------------------------------------------------------------------ */
+/* ---- Directories and globs ---- */
 
 static fw_status make_directory(const char *path, fw_error *error) {
     struct stat information;
@@ -179,8 +179,7 @@ void file_free_paths(char **paths, size_t n_paths) {
     free(paths);
 }
 
-/* Hashes and sizes ------------------------------------------------------------------------------
- */
+/* ---- Hashes and sizes ---- */
 
 void sha256_bytes(const void *data, size_t size, uint8_t hash[32]) {
     SHA2_CTX context;

@@ -22,6 +22,9 @@ fw_status file_append(struct file_writer *writer, const void *data, size_t size,
 /* Overwrite `size` bytes at `offset`, all of which were appended before. */
 fw_status file_patch(struct file_writer *writer, uint64_t offset, const void *data, size_t size,
                      fw_error *error);
+/* Bring all to the disk, still under the temporary name, so that only the rename is left to fail:
+ * for files that appear together. After it only file_commit and file_abandon are allowed. */
+fw_status file_prepare(struct file_writer *writer, fw_error *error);
 fw_status file_commit(struct file_writer *writer, fw_error *error); /* frees the writer, always */
 void file_abandon(struct file_writer *writer);                      /* NULL is fine */
 fw_status file_write(const char *path, const void *data, size_t size, fw_error *error);

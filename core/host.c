@@ -14,7 +14,9 @@ struct host {
     fw_host table;
     struct host_options options;
     uint32_t threads;
-    const fw_device_driver *driver; /* of the open device */
+    const fw_device_driver *driver;             /* of the open device */
+    const struct registry_entry **instantiated; /* by plugins, each once */
+    size_t n_instantiated;
 };
 
 static struct host *owner(const fw_host *table) { return table->context; }
@@ -79,7 +81,7 @@ static double service_seconds_left(const fw_host *table) {
                                          : (double)INFINITY;
 }
 
-/* Instances of other plugins ------------------------------------------------------------------ */
+/* ---- Instances of other plugins ---- */
 
 /* What must live as long as the instance: its values and the text that they point into. */
 struct settings {
@@ -167,10 +169,31 @@ static void destroy_instance(const fw_instance *instance) {
     }
 }
 
+static fw_status remember(struct host *host, const struct registry_entry *entry, fw_error *error) {
+    for (size_t i = 0; i < host->n_instantiated; i++)
+        if (host->instantiated[i] == entry) return FW_OK;
+    const struct registry_entry **grown = realloc(
+        host->instantiated, (host->n_instantiated + 1) * sizeof(const struct registry_entry *));
+    if (grown == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory");
+    host->instantiated = grown;
+    grown[host->n_instantiated++] = entry;
+    return FW_OK;
+}
+
+void host_each_instantiated(const struct host *host,
+                            void (*visit)(void *argument, const struct registry_entry *entry),
+                            void *argument) {
+    for (size_t i = 0; i < host->n_instantiated; i++) visit(argument, host->instantiated[i]);
+}
+
 static fw_status service_instantiate(const fw_host *table, uint32_t kind, const char *id,
                                      const fw_setting *settings, uint32_t n_settings,
                                      fw_instance *instance, fw_error *error) {
     struct registry *registry = owner(table)->options.registry;
+    if (instance == NULL || !FW_COVERS(instance, reserved))
+        return fw_fail(error, FW_E_ARGUMENT,
+                       "instantiate needs an fw_instance with its struct_size set, at least %zu",
+                       offsetof(fw_instance, reserved) + sizeof instance->reserved);
     if (registry == NULL)
         return fw_fail(error, FW_E_UNSUPPORTED, "this host has no plugins to offer");
     const struct registry_entry *entry = NULL;
@@ -179,6 +202,7 @@ static fw_status service_instantiate(const fw_host *table, uint32_t kind, const 
     if (kept == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory");
     void *self = NULL;
     fw_status status = fill_settings(kept, entry->plugin, settings, n_settings, error);
+    if (status == FW_OK) status = remember(owner(table), entry, error);
     if (status == FW_OK) status = create_instance(table, entry->plugin, kept->values, &self, error);
     if (status != FW_OK) {
         settings_free(kept);
@@ -206,7 +230,7 @@ static const void *service_other(const fw_host *table, const char *id) {
     return NULL;
 }
 
-/* The host itself ----------------------------------------------------------------------------- */
+/* ---- The host itself ---- */
 
 fw_status host_create(const struct host_options *options, struct host **host, fw_error *error) {
     struct host *created = calloc(1, sizeof *created);
@@ -234,6 +258,7 @@ fw_status host_create(const struct host_options *options, struct host **host, fw
 void host_destroy(struct host *host) {
     if (host == NULL) return;
     if (host->table.device != NULL) host->driver->destroy(host->table.device);
+    free(host->instantiated);
     free(host);
 }
 
@@ -250,6 +275,26 @@ static int32_t ordinal_of(const struct plugin_choice *choice) {
     return 0;
 }
 
+/* What every user of a device relies on; the ops each part needs are asked for by that part. */
+static fw_status check_device(const fw_device *device, const char *id, fw_error *error) {
+    if (device == NULL) return fw_fail(error, FW_E_UNSUPPORTED, "device %s: it made none", id);
+    if (!FW_COVERS(device, ops))
+        return fw_fail(error, FW_E_UNSUPPORTED,
+                       "device %s: its description has %u bytes; %zu are the least", id,
+                       device->struct_size, offsetof(fw_device, ops) + sizeof device->ops);
+    if (device->allocate == NULL || device->release == NULL || device->copy_from_host == NULL ||
+        device->copy_to_host == NULL || device->copy == NULL || device->zero == NULL ||
+        device->synchronize == NULL)
+        return fw_fail(error, FW_E_UNSUPPORTED,
+                       "device %s: it lacks allocate, release, a copy, zero or synchronize", id);
+    if (device->ops == NULL)
+        return fw_fail(error, FW_E_UNSUPPORTED, "device %s: it has no ops", id);
+    if (device->compute_dtype == FW_F32 || device->compute_dtype == FW_BF16) return FW_OK;
+    return fw_fail(error, FW_E_UNSUPPORTED,
+                   "device %s: it computes in data type %u; float32 or bfloat16 is right", id,
+                   device->compute_dtype);
+}
+
 fw_status host_open_device(struct host *host, const struct plugin_choice *choice, fw_error *error) {
     if (choice->entry == NULL)
         return fw_fail(error, FW_E_INTERNAL, "the device %s is not bound", choice->name);
@@ -258,14 +303,19 @@ fw_status host_open_device(struct host *host, const struct plugin_choice *choice
     const fw_device_driver *driver = choice->entry->plugin->vtable;
     uint32_t count = 0;
     fw_error why = {.struct_size = sizeof why};
-    FW_TRY(driver->count(&count, error));
-    if (count == 0) {
-        (void)driver->count(&count, &why);
+    fw_status status = driver->count(&count, &why);
+    if (status != FW_OK) return choice_fail(choice, status, why.message, error);
+    if (count == 0)
         return fw_fail(error, FW_E_DEVICE, "there is no %s device%s%s", choice->entry->plugin->id,
                        why.message[0] != '\0' ? ": " : "", why.message);
-    }
     fw_device *device = NULL;
-    FW_TRY(driver->create(&host->table, choice->values, ordinal_of(choice), &device, error));
+    status = driver->create(&host->table, choice->values, ordinal_of(choice), &device, &why);
+    if (status != FW_OK) return choice_fail(choice, status, why.message, error);
+    status = check_device(device, choice->entry->plugin->id, error);
+    if (status != FW_OK) {
+        if (device != NULL) driver->destroy(device);
+        return status;
+    }
     host->driver = driver;
     host->table.device = device;
     return FW_OK;

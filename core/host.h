@@ -24,7 +24,14 @@ void host_destroy(struct host *host); /* NULL is fine; destroys the device too *
 /* The table to hand to create(). */
 const fw_host *host_table(struct host *host);
 
-/* Create the device of `choice` (bound) and offer it to instances created from now on. */
+/* Create the device of `choice` (bound) and offer it to instances created from now on.
+ * E_UNSUPPORTED: what the plugin made lacks a member that every device has. */
 fw_status host_open_device(struct host *host, const struct plugin_choice *choice, fw_error *error);
+
+/* Call visit(argument, entry) for each plugin that another plugin had instantiated so far, once
+ * each, in order of first use: they are part of the run as much as those that the INI names. */
+void host_each_instantiated(const struct host *host,
+                            void (*visit)(void *argument, const struct registry_entry *entry),
+                            void *argument);
 
 #endif

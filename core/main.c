@@ -1,9 +1,12 @@
 /* fairway: argv -> verb. The table below is the program's table of contents. */
 #include <signal.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 
 #include "commands.h"
+#include "params.h"
+#include "waiting.h"
 
 struct command {
     const char *name;
@@ -46,9 +49,23 @@ static const struct command *find_command(const char *name) {
     return NULL;
 }
 
+static int no_verb(const char *name) {
+    const char *names[N_COMMANDS];
+    for (int i = 0; i < N_COMMANDS; i++) names[i] = commands[i].name;
+    const char *near = nearest_name(name, names, N_COMMANDS);
+    if (near != NULL)
+        (void)fprintf(stderr, "fairway: there is no verb \"%s\"; did you mean %s?\n", name, near);
+    else
+        (void)fprintf(stderr, "fairway: there is no verb \"%s\"; `fairway help` lists them\n",
+                      name);
+    return 2;
+}
+
 static int cmd_help(int argc, char **argv) {
-    const struct command *command = argc > 1 ? find_command(argv[1]) : NULL;
-    if (command == NULL || command->run == cmd_help) {
+    const bool own = argc < 2 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "--help") == 0;
+    const struct command *command = own ? NULL : find_command(argv[1]);
+    if (!own && command == NULL) return no_verb(argv[1]);
+    if (own || command->run == cmd_help) {
         print_usage(stdout);
         return 0;
     }
@@ -58,6 +75,7 @@ static int cmd_help(int argc, char **argv) {
 }
 
 int main(int argc, char **argv) {
+    waiting_limit_spinning(argv);
     (void)signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {
         print_usage(stderr);
@@ -70,6 +88,5 @@ int main(int argc, char **argv) {
     }
     const struct command *command = find_command(argv[1]);
     if (command != NULL) return command->run(argc - 1, argv + 1);
-    (void)fprintf(stderr, "fairway: there is no verb \"%s\"; `fairway help` lists them\n", argv[1]);
-    return 2;
+    return no_verb(argv[1]);
 }

@@ -16,6 +16,25 @@ static int64_t weight_count(const fw_weight *weight) {
     return weight->shape[0] * weight->shape[1] * weight->shape[2] * weight->shape[3];
 }
 
+/* Far more than any machine holds, far less than what overflows: sums and products with small
+ * numbers need no further check. */
+static const int64_t max_parameters = (int64_t)1 << 40;
+
+static fw_status check_weight(const fw_weight *weight, int64_t so_far, fw_error *error) {
+    double count = 1;
+    for (int i = 0; i < FW_MAX_RANK; i++) {
+        if (weight->shape[i] < 1)
+            return fw_fail(error, FW_E_SHAPE, "%s has a dimension of %lld", weight->name,
+                           (long long)weight->shape[i]);
+        count *= (double)weight->shape[i];
+    }
+    if (count + (double)so_far <= (double)max_parameters) return FW_OK;
+    return fw_fail(error, FW_E_LIMIT,
+                   "with %s the model has more than 2^40 parameters; [model] layers, width and "
+                   "mlp_width set its size",
+                   weight->name);
+}
+
 static fw_weight *append(struct model *model, fw_weight weight) {
     weight.index = model->n_weights;
     model->weights[model->n_weights] = weight;
@@ -64,7 +83,7 @@ static void declare_mlp(struct model *model, int32_t index) {
 
 /* Offsets in floats. Every tensor starts on 64 floats, but for members of a pack group, which
  * follow one another without a gap. */
-static void assign_offsets(struct model *model) {
+static fw_status assign_offsets(struct model *model, fw_error *error) {
     int64_t next = 0;
     for (uint32_t i = 0; i < model->n_weights; i++) {
         const fw_weight *weight = &model->weights[i];
@@ -73,11 +92,13 @@ static void assign_offsets(struct model *model) {
                             weight->pack_group == before->pack_group &&
                             weight->layer == before->layer;
         if (!packed) next = (next + 63) / 64 * 64;
+        FW_TRY(check_weight(weight, next, error));
         model->offsets[i] = next;
         next += weight_count(weight);
         model->parameters += weight_count(weight);
     }
     model->arena_count = (next + 63) / 64 * 64;
+    return FW_OK;
 }
 
 static fw_status declare_weights(struct model *model, fw_error *error) {
@@ -95,8 +116,7 @@ static fw_status declare_weights(struct model *model, fw_error *error) {
         declare_attention(model, i);
         declare_mlp(model, i);
     }
-    assign_offsets(model);
-    return FW_OK;
+    return assign_offsets(model, error);
 }
 
 static fw_tensor view_of(const struct model *model, void *arena, uint32_t dtype, uint32_t index) {
@@ -141,13 +161,27 @@ static fw_status create_layer(struct model *model, int32_t index, fw_error *erro
                                       .max_tokens = model->options.tokens,
                                       .rope_reference = model->options.tokens};
     layer->attention = choice->entry->plugin->vtable;
-    FW_TRY(
-        layer->attention->create(model->options.host, choice->values, &shape, &layer->self, error));
-    layer->n_attention = layer->attention->n_weights(layer->self);
     layer->plan.struct_size = sizeof layer->plan;
-    return layer->attention->plan(layer->self, model->options.training ? FW_TRAIN : FW_INFER,
-                                  model->options.batch, model->options.tokens, &layer->plan, error);
+    fw_error why = {.struct_size = sizeof why};
+    fw_status status =
+        layer->attention->create(model->options.host, choice->values, &shape, &layer->self, &why);
+    if (status == FW_OK)
+        status =
+            layer->attention->plan(layer->self, model->options.training ? FW_TRAIN : FW_INFER,
+                                   model->options.batch, model->options.tokens, &layer->plan, &why);
+    if (status == FW_OK) {
+        layer->n_attention = layer->attention->n_weights(layer->self);
+        return FW_OK;
+    }
+    char place[sizeof why.message];
+    (void)snprintf(place, sizeof place, "layer %d: %.900s", index, why.message);
+    return choice_fail(choice, status, place, error);
 }
+
+/* Sizes stop growing here; what reaches it is refused before anything is allocated. */
+static const size_t max_bytes = SIZE_MAX / 4;
+
+static size_t times(size_t a, size_t b) { return b != 0 && a > max_bytes / b ? max_bytes : a * b; }
 
 /* Hands out pieces of one allocation in order; with base NULL it only measures. */
 struct carver {
@@ -157,21 +191,24 @@ struct carver {
 
 static void *carve(struct carver *carver, size_t bytes) {
     void *piece = carver->base != NULL ? carver->base + carver->used : NULL;
-    carver->used += (bytes + 255) / 256 * 256;
+    if (bytes >= max_bytes - carver->used)
+        carver->used = max_bytes;
+    else
+        carver->used += (bytes + 255) / 256 * 256;
     return piece;
 }
 
 static void carve_layer(struct model *model, struct layer *layer, struct carver *carver) {
     const size_t rows = (size_t)model->max_rows, element = fw_dtype_size(model->dtype);
-    const size_t stream = rows * (size_t)model->width * element;
-    const size_t hidden = rows * (size_t)model->mlp_width * element;
+    const size_t stream = times(rows, (size_t)model->width * element);
+    const size_t hidden = times(rows, (size_t)model->mlp_width * element);
     layer->stream = carve(carver, stream);
     layer->attention_in = carve(carver, stream);
-    layer->attention_rms = carve(carver, rows * sizeof(float));
+    layer->attention_rms = carve(carver, times(rows, sizeof(float)));
     layer->attention_saved = carve(carver, layer->plan.saved_bytes);
     layer->middle = carve(carver, stream);
     layer->mlp_in = carve(carver, stream);
-    layer->mlp_rms = carve(carver, rows * sizeof(float));
+    layer->mlp_rms = carve(carver, times(rows, sizeof(float)));
     layer->hidden = carve(carver, hidden);
     layer->activated = carve(carver, hidden);
 }
@@ -202,34 +239,41 @@ static void carve_layers(struct model *model, struct carver *carver) {
 static void carve_activations(struct model *model, struct carver *carver) {
     const bool training = model->options.training;
     const size_t rows = (size_t)model->max_rows, element = fw_dtype_size(model->dtype);
-    const size_t stream = rows * (size_t)model->width * element;
+    const size_t stream = times(rows, (size_t)model->width * element);
     const size_t logit_rows = training ? rows : (size_t)model->options.tokens;
     const size_t vocabulary = (size_t)model->vocabulary;
     carve_layers(model, carver);
     model->embedded = carve(carver, stream);
-    model->embedded_rms = carve(carver, rows * sizeof(float));
+    model->embedded_rms = carve(carver, times(rows, sizeof(float)));
     model->final_stream = carve(carver, stream);
     model->final_in = carve(carver, stream);
-    model->final_rms = carve(carver, rows * sizeof(float));
+    model->final_rms = carve(carver, times(rows, sizeof(float)));
     model->branch = carve(carver, stream);
-    model->logits = carve(carver, logit_rows * vocabulary * element);
-    model->inputs = carve(carver, rows * sizeof(int32_t));
+    model->logits = carve(carver, times(logit_rows, vocabulary * element));
+    model->inputs = carve(carver, times(rows, sizeof(int32_t)));
     if (!training) {
-        model->log_probabilities = carve(carver, logit_rows * vocabulary * sizeof(float));
+        model->log_probabilities = carve(carver, times(logit_rows, vocabulary * sizeof(float)));
         return;
     }
-    model->targets = carve(carver, rows * sizeof(int32_t));
-    model->losses = carve(carver, rows * sizeof(float));
-    model->log_sum_exp = carve(carver, rows * sizeof(float));
+    model->targets = carve(carver, times(rows, sizeof(int32_t)));
+    model->losses = carve(carver, times(rows, sizeof(float)));
+    model->log_sum_exp = carve(carver, times(rows, sizeof(float)));
     model->loss_sum = carve(carver, sizeof(float));
     model->d_stream = carve(carver, stream);
     model->d_branch = carve(carver, stream);
-    model->d_hidden = carve(carver, rows * (size_t)model->mlp_width * element);
+    model->d_hidden = carve(carver, times(rows, (size_t)model->mlp_width * element));
 }
 
 static fw_status allocate_activations(struct model *model, fw_error *error) {
     struct carver carver = {NULL, 0};
     carve_activations(model, &carver);
+    if (carver.used >= max_bytes)
+        return fw_fail(error, FW_E_LIMIT,
+                       "a pass of %lld x %lld tokens needs more memory than can be addressed; %s "
+                       "and [model] width and mlp_width set its size",
+                       (long long)model->options.batch, (long long)model->options.tokens,
+                       model->options.training ? "run.batch_tokens, run.micro_batch"
+                                               : "eval.batch, eval.window");
     FW_TRY(model->device->allocate(model->device, carver.used, &model->activations, error));
     carver = (struct carver){model->activations, 0};
     carve_activations(model, &carver);

@@ -25,8 +25,8 @@ struct model_options {
     bool training;         /* room for gradients and saved activations */
 };
 
-/* Errors: what the attention plugin's create() says (with its layer), E_UNSUPPORTED when the device
- * lacks an op, E_MEMORY. */
+/* Errors: what the attention plugin's create() or plan() says, with file, section and layer;
+ * E_UNSUPPORTED when the device lacks an op; E_LIMIT when sizes would overflow; E_MEMORY. */
 fw_status model_create(const struct model_options *options, struct model **model, fw_error *error);
 void model_destroy(struct model *model); /* NULL is fine */
 

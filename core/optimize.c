@@ -55,6 +55,16 @@ static fw_status add_tensor(struct optimizers *o, struct group *group, uint32_t 
     return FW_OK;
 }
 
+static fw_status add_tensors(struct optimizers *o, struct group *group, uint32_t role,
+                             fw_error *error) {
+    const uint32_t n = model_n_weights(o->model);
+    group->tensors = calloc(n, sizeof *group->tensors);
+    if (group->tensors == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for an optimizer");
+    for (uint32_t i = 0; i < n; i++)
+        if (model_weight(o->model, i)->role == role) FW_TRY(add_tensor(o, group, i, error));
+    return FW_OK;
+}
+
 static fw_status plan_group(const struct group *group, size_t *scratch, fw_error *error) {
     const fw_weight **weights = calloc(group->n_tensors + 1, sizeof *weights);
     if (weights == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for an optimizer's plan");
@@ -71,19 +81,11 @@ static fw_status create_group(struct optimizers *o, const struct plugin_choice *
                               const fw_host *host, size_t *scratch, fw_error *error) {
     struct group *group = &o->group[index];
     group->optimizer = choice->entry->plugin->vtable;
-    FW_TRY(group->optimizer->create(host, choice->values, &group->self, error));
-    const uint32_t n = model_n_weights(o->model);
-    group->tensors = calloc(n, sizeof *group->tensors);
-    if (group->tensors == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for an optimizer");
-    for (uint32_t i = 0; i < n; i++)
-        if (model_weight(o->model, i)->role == role_of_group(index))
-            FW_TRY(add_tensor(o, group, i, error));
     fw_error why = {.struct_size = sizeof why};
-    const fw_status status = plan_group(group, scratch, &why);
-    if (status != FW_OK)
-        return fw_fail(error, status, "[%s] plugin %s: %s", choice->section, choice->name,
-                       why.message);
-    return FW_OK;
+    fw_status status = group->optimizer->create(host, choice->values, &group->self, &why);
+    if (status == FW_OK) status = add_tensors(o, group, role_of_group(index), &why);
+    if (status == FW_OK) status = plan_group(group, scratch, &why);
+    return status == FW_OK ? FW_OK : choice_fail(choice, status, why.message, error);
 }
 
 static fw_status allocate(struct optimizers *o, size_t scratch, fw_error *error) {
@@ -98,6 +100,9 @@ static fw_status allocate(struct optimizers *o, size_t scratch, fw_error *error)
 
 fw_status optimizers_create(const struct experiment *experiment, const fw_host *host,
                             struct model *model, struct optimizers **optimizers, fw_error *error) {
+    if (!FW_HAS(host->device->ops, reduce) || !FW_HAS(host->device->ops, clip))
+        return fw_fail(error, FW_E_UNSUPPORTED,
+                       "the device lacks the ops reduce and clip, which training needs");
     struct optimizers *made = calloc(1, sizeof *made);
     if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the optimizers");
     made->model = model;

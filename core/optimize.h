@@ -9,7 +9,8 @@
 
 struct optimizers;
 
-/* Creates the instances and their state. Errors: E_UNSUPPORTED names group, plugin and tensor. */
+/* Creates the instances and their state. Errors: those of the plugins, with file, section and
+ * plugin; E_UNSUPPORTED also when the device lacks an op. */
 fw_status optimizers_create(const struct experiment *experiment, const fw_host *host,
                             struct model *model, struct optimizers **optimizers, fw_error *error);
 void optimizers_destroy(struct optimizers *optimizers); /* NULL is fine */

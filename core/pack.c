@@ -62,6 +62,27 @@ static fw_status allocate_streams(fw_stream *streams, uint32_t n, fw_error *erro
 
 /* ---- packing ---- */
 
+/* A quantizer's word is not taken for it: no more streams than fit, and sizes that a tensor can
+ * need. */
+static fw_status check_streams(const fw_weight *weight, const fw_stream *streams, uint32_t n,
+                               fw_error *error) {
+    const int64_t most =
+        4096 + 16 * weight->shape[0] * weight->shape[1] * weight->shape[2] * weight->shape[3];
+    if (n == 0 || n > FW_MAX_STREAMS)
+        return fw_fail(error, FW_E_PROTOCOL, "it planned %u streams for %s; 1 to %d are right", n,
+                       weight->name, FW_MAX_STREAMS);
+    for (uint32_t i = 0; i < n; i++) {
+        const fw_stream *s = &streams[i];
+        if (fw_dtype_size(s->dtype) > 0 && s->rows >= 0 && s->columns >= 0 && s->rows <= most &&
+            (s->rows == 0 || s->columns <= most / s->rows))
+            continue;
+        return fw_fail(error, FW_E_PROTOCOL,
+                       "stream %u of %s is %lld x %lld of type %u, more than the tensor can need",
+                       i, weight->name, (long long)s->rows, (long long)s->columns, s->dtype);
+    }
+    return FW_OK;
+}
+
 static fw_status quantize_tensor(struct packer *packer, uint32_t index, struct artifact *artifact,
                                  fw_error *error) {
     fw_stream *streams = artifact->streams + artifact->n_streams;
@@ -69,6 +90,7 @@ static fw_status quantize_tensor(struct packer *packer, uint32_t index, struct a
         streams[i] = (fw_stream){.struct_size = sizeof *streams};
     uint32_t n = FW_MAX_STREAMS;
     FW_TRY(packer->quantizer->streams(packer->quantizer_self, index, streams, &n, error));
+    FW_TRY(check_streams(packer->weights[index], streams, n, error));
     for (uint32_t i = 0; i < n; i++) streams[i].tensor = index;
     artifact->n_streams += n;
     FW_TRY(allocate_streams(streams, n, error));

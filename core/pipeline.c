@@ -23,7 +23,8 @@ static fw_status open_all(const struct arguments *arguments, const char *log_nam
     FW_TRY(session_open(arguments, arguments->input, NULL, CONFIG_BIND_ALL, session, error));
     FW_TRY(session_open_tokenizer(session, error));
     FW_TRY(session_open_training(session, error));
-    if (with_validation) FW_TRY(session_open_validation(session, error));
+    if (with_validation || session->experiment->run.validate_every > 0)
+        FW_TRY(session_open_validation(session, error));
     /* Before anything is written: a model that cannot be built is refused here. */
     FW_TRY(scoring_model(session, session->table->vocabulary, &pipeline->scoring, error));
     return session_open_directory(session, log_name, error);
@@ -58,22 +59,23 @@ static fw_status score(struct pipeline *pipeline, const float *weights, const ch
                         error);
 }
 
-static fw_status log_score(struct pipeline *pipeline, const char *label, int64_t step,
-                           const struct evaluate_result *result, fw_error *error) {
+fw_status pipeline_log_score(struct pipeline *pipeline, const char *what, int64_t step,
+                             const struct evaluate_result *result, const struct score *score,
+                             fw_error *error) {
     cJSON *fields = cJSON_CreateObject();
-    (void)cJSON_AddStringToObject(fields, "weights", label);
+    (void)cJSON_AddStringToObject(fields, "what", what);
     (void)cJSON_AddNumberToObject(fields, "step", (double)step);
-    (void)cJSON_AddNumberToObject(fields, "bpb", result->model.bpb);
-    (void)cJSON_AddNumberToObject(fields, "nats_per_token",
-                                  result->model.nats / (double)result->targets);
-    return log_event(pipeline->session.log, "validation", fields, error);
+    (void)cJSON_AddNumberToObject(fields, "bpb", score->bpb);
+    (void)cJSON_AddNumberToObject(fields, "nats_per_token", score->nats / (double)result->targets);
+    return log_event(pipeline->session.log, "score", fields, error);
 }
 
 fw_status pipeline_score_weights(struct pipeline *pipeline, const float *weights, const char *label,
                                  struct evaluate_result *result, fw_error *error) {
     FW_TRY(score(pipeline, weights, label, result, error));
     pipeline->report.seconds[PHASE_VALIDATE] += result->seconds;
-    return log_score(pipeline, label, pipeline->report.training.steps, result, error);
+    return pipeline_log_score(pipeline, label, pipeline->report.training.steps, result,
+                              &result->model, error);
 }
 
 static fw_status validate(void *argument, int64_t step, const float *weights, fw_error *error) {
@@ -81,8 +83,9 @@ static fw_status validate(void *argument, int64_t step, const float *weights, fw
     struct evaluate_result result;
     FW_TRY(score(pipeline, weights, "validate", &result, error));
     pipeline->report.seconds[PHASE_VALIDATE] += result.seconds;
+    progress_end(&pipeline->session.progress);
     (void)fprintf(stderr, "step %" PRId64 "  validation %.4f bpb\n", step, result.model.bpb);
-    return log_score(pipeline, "raw", step, &result, error);
+    return pipeline_log_score(pipeline, "raw", step, &result, &result.model, error);
 }
 
 /* ---- training ---- */
@@ -90,13 +93,10 @@ static fw_status validate(void *argument, int64_t step, const float *weights, fw
 static fw_status create_training_model(const struct session *session, struct model **model,
                                        fw_error *error) {
     const struct experiment *experiment = session->experiment;
-    const int64_t sequences = experiment->run.batch_tokens / experiment->data.sequence;
-    const int64_t micro = experiment->run.micro_batch;
     const struct model_options options = {.experiment = experiment,
                                           .host = session->services,
                                           .vocabulary = session->table->vocabulary,
-                                          .batch =
-                                              micro > 0 && micro < sequences ? micro : sequences,
+                                          .batch = train_micro_batch(experiment),
                                           .tokens = experiment->data.sequence,
                                           .training = true};
     FW_TRY(model_create(&options, model, error));
@@ -116,7 +116,8 @@ static void note_training(struct pipeline *pipeline, const struct model *model,
     report->parameters = model_parameters(model);
     report->forward_backward_flops =
         3 * model_forward_flops(model, 1, sequence) * ((double)result->tokens / (double)sequence);
-    report->average_on = strcmp(pipeline->session.experiment->average.name, "none") != 0;
+    report->average_on =
+        strcmp(pipeline->session.experiment->average.entry->plugin->id, "none") != 0;
     pipeline->raw = result->raw;
     pipeline->averaged = result->averaged;
 }
@@ -135,7 +136,10 @@ fw_status pipeline_train(struct pipeline *pipeline, fw_error *error) {
                                           .validate = session->validation != NULL ? validate : NULL,
                                           .validate_argument = pipeline};
     struct train_result result;
+    const double limit = session->experiment->run.seconds;
+    session->deadline = limit > 0 ? clock_seconds() + limit : 0;
     const fw_status status = train(&options, &result, error);
+    session->deadline = 0;
     if (status == FW_OK) note_training(pipeline, model, &result);
     model_destroy(model);
     pipeline->report.seconds[PHASE_TRAIN] +=
@@ -149,6 +153,22 @@ fw_status pipeline_save_weights(struct pipeline *pipeline, fw_error *error) {
                         session->experiment->hash, pipeline->raw, pipeline->averaged, error);
 }
 
+fw_status pipeline_check_effects(const struct pipeline *pipeline, fw_error *error) {
+    const struct experiment *experiment = pipeline->session.experiment;
+    const struct report *report = &pipeline->report;
+    if (report->average_on && report->training.average_effect == 0)
+        return fw_fail(
+            error, FW_E_LIMIT,
+            "[average] plugin %s is on, but its result equals the raw weights; train longer or "
+            "set average.plugin = none",
+            experiment->average.entry->plugin->id);
+    if (report->cache_on && report->final.cache_changed == 0)
+        return fw_fail(error, FW_E_LIMIT,
+                       "[cache] plugin %s is on but changed no prediction; set cache.plugin = none",
+                       experiment->cache.entry->plugin->id);
+    return FW_OK;
+}
+
 /* ---- packing ---- */
 
 static fw_status write_artifact(struct pipeline *pipeline, const struct token_table *table,
@@ -158,13 +178,8 @@ static fw_status write_artifact(struct pipeline *pipeline, const struct token_ta
     FW_TRY(scorer_config_text(session, &artifact->config, error));
     FW_TRY(pack_weights(session->experiment, session->services, pipeline->scoring, weights,
                         artifact, error));
-    struct bytes copy = {0};
-    token_table_write(table, &copy);
-    struct byte_reader reader = {.data = copy.data, .size = copy.size};
-    fw_status status = token_table_read(&reader, &artifact->table, error);
-    bytes_free(&copy);
-    if (status == FW_OK) status = artifact_write(path, artifact, error);
-    return status;
+    FW_TRY(token_table_copy(table, &artifact->table, error));
+    return artifact_write(path, artifact, error);
 }
 
 fw_status pipeline_pack(struct pipeline *pipeline, const struct token_table *table,

@@ -12,7 +12,8 @@ struct pipeline {
     struct report report;
 };
 
-/* Session, run directory, tokenizer and corpora for the INI that `arguments` names. */
+/* Session, run directory, tokenizer and corpora for the INI that `arguments` names; the validation
+ * corpus too if the run validates on its way. */
 fw_status pipeline_open(const struct arguments *arguments, const char *log_name,
                         bool with_validation, struct pipeline *pipeline, fw_error *error);
 void pipeline_close(struct pipeline *pipeline);
@@ -26,6 +27,14 @@ fw_status pipeline_save_weights(struct pipeline *pipeline, fw_error *error);
 /* Score weights that are not packed yet, plainly, on eval.ladder_tokens. */
 fw_status pipeline_score_weights(struct pipeline *pipeline, const float *weights, const char *label,
                                  struct evaluate_result *result, fw_error *error);
+
+/* Note a score in the run's log. */
+fw_status pipeline_log_score(struct pipeline *pipeline, const char *what, int64_t step,
+                             const struct evaluate_result *result, const struct score *score,
+                             fw_error *error);
+
+/* E_LIMIT when a feature that is switched on changed nothing: that is a mistake, not a result. */
+fw_status pipeline_check_effects(const struct pipeline *pipeline, fw_error *error);
 
 /* Write the artifact of `weights` to `path`. */
 fw_status pipeline_pack(struct pipeline *pipeline, const struct token_table *table,

@@ -9,6 +9,7 @@
 
 static const double SUM_TOLERANCE = 1e-6;
 static const double LEAST_NORMALISER = 1e-6;
+static const double LARGEST_WEIGHT = 1000;
 
 /* Everything needed to turn a token into its probability, once a prediction is checked:
  *   mix    (weight * p(v) + value) / normaliser
@@ -142,10 +143,9 @@ static fw_status check_mix(struct prediction_buffers *buffers, const fw_row *row
     const double weight = prediction->lm_weight;
     uint32_t entry = 0;
     FW_TRY(check_tokens(buffers, row, n, target, &entry, error));
-    if (!isfinite(weight) || weight < 0)
+    if (!(weight >= 0 && weight <= LARGEST_WEIGHT))
         return fw_fail(error, FW_E_PROTOCOL,
-                       "position %llu: lm_weight is %g; it must be finite and not negative",
-                       at(row), weight);
+                       "position %llu: lm_weight is %g; it must lie in [0, 1000]", at(row), weight);
     double least = 0;
     const double masses = sum_and_least(buffers->values, n, &least);
     if (!isfinite(masses)) return refuse_values(buffers, row, n, "mass", error);
@@ -250,7 +250,8 @@ static double form_probability(const struct checked *checked, uint32_t form, dou
 static fw_status ask_unverified(const struct prediction_buffers *buffers, const fw_row *row,
                                 const fw_prediction *prediction, uint32_t token,
                                 double *probability, fw_error *error) {
-    const double value = prediction->probability(buffers->cache, row, token);
+    const fw_row *shown = buffers->shown != NULL ? buffers->shown : row;
+    const double value = prediction->probability(buffers->cache, shown, token);
     if (isnan(value))
         return fw_fail(error, FW_E_PROTOCOL,
                        "position %llu: the unverified probability of token %u is not a number",

@@ -1,11 +1,16 @@
 /* What a cache stated, checked against the contract of fairway/cache.h, and the probability that
- * follows from it. Plugin output is never trusted: only the host's own buffers are read, and every
- * violation is E_PROTOCOL with position, token and value.
+ * follows from it. Every violation is E_PROTOCOL with position, token and value.
+ *
+ * Of what predict() wrote, only form, n, lm_weight, `probability` and the host's own buffers are
+ * read, never through its pointers. That holds as long as nobody else writes to buffers, row and
+ * prediction meanwhile; giving the cache a row that is not the one checked is the caller's part
+ * (cache_stream.c), and a thread of a plugin could still write to the buffers.
  *
  * Where the contract leaves room:
  *   - a mix whose lm_weight and masses are not negative is valid whatever their size; a negative
  *     mass must leave its token 1e-12 (PREDICTION_FLOOR) or more of probability;
- *   - lm_weight must not be negative; at 0 the unlisted tokens have probability 0 and the listed
+ *   - lm_weight lies in [0, 1000]: beyond, masses that cancel it could hide more than the tolerance
+ *     in the rounding of their sum; at 0 the unlisted tokens have probability 0 and the listed
  *     ones must reach the floor;
  *   - a distribution may give tokens probability 0, but scoring such a token is a violation,
  *     because its code would be infinitely long. */
@@ -22,10 +27,11 @@ struct prediction_buffers {
     uint32_t vocabulary;
     bool allow_unverified; /* set by the caller: on_violation = report; false at first */
     void *cache;           /* set by the caller: the instance that unverified forms are asked of */
-    uint32_t *tokens;      /* V */
-    double *values;        /* V */
-    double *dense;         /* V */
-    uint32_t *stamps;      /* V: the check that saw the token last */
+    const fw_row *shown; /* set by the caller: the row they are asked with; NULL: the one checked */
+    uint32_t *tokens;    /* V */
+    double *values;      /* V */
+    double *dense;       /* V */
+    uint32_t *stamps;    /* V: the check that saw the token last */
     uint32_t stamp;
 };
 

@@ -41,7 +41,7 @@ void progress_work(struct progress *progress, const char *what, double done, dou
     const double elapsed = clock_seconds() - start;
     const double rate = elapsed > 0 ? done / elapsed : 0;
     char left[32];
-    progress_update(progress, "%s %3.0f%%  %.0f of %.0f %s, %.3g %s/s, %s left", what,
+    progress_update(progress, "%s %3.0f%%  %.0f of %.0f %s, %.0f %s/s, %s left", what,
                     total > 0 ? 100 * done / total : 0.0, done, total, unit, rate, unit,
                     format_duration(rate > 0 ? (total - done) / rate : -1, left, sizeof left));
 }

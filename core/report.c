@@ -5,10 +5,12 @@
 #include <string.h>
 
 #include "files.h"
+#include "params.h"
 
 static const char *const phase_names[PHASES] = {
-    [PHASE_LOAD] = "load", [PHASE_TRAIN] = "train",   [PHASE_VALIDATE] = "validate",
-    [PHASE_PACK] = "pack", [PHASE_RELOAD] = "reload", [PHASE_EVALUATE] = "evaluate",
+    [PHASE_LOAD] = "load",       [PHASE_TRAIN] = "train",   [PHASE_VALIDATE] = "validate",
+    [PHASE_PACK] = "pack",       [PHASE_RELOAD] = "reload", [PHASE_EVALUATE] = "evaluate",
+    [PHASE_COMPARE] = "compare",
 };
 
 /* ---- the table ---- */
@@ -26,7 +28,7 @@ static const char *with_commas(uint64_t value, char out[32]) {
 }
 
 void report_print_score_header(void) {
-    (void)printf("%-32s %10s %10s\n", "bits per byte", "tokens'", "raw text's");
+    (void)printf("%-32s %10s %10s\n", "bits per byte, counting bytes of", "tokens", "raw text");
 }
 
 void report_print_score(const char *label, const struct score *score, const char *remark) {
@@ -47,11 +49,11 @@ static void print_scores(const struct session *session, const struct report *rep
     report_print_score_header();
     report_print_score("raw weights, plain", &report->raw.model, "");
     if (report->average_on) {
-        (void)snprintf(label, sizeof label, "averaged (%.16s), plain", experiment->average.name);
+        (void)snprintf(label, sizeof label, "averaged (%.16s), plain", experiment->average.entry->plugin->id);
         report_print_score(label, &report->averaged.model, "");
     }
-    (void)snprintf(label, sizeof label, "packed (%.10s, %.8s), plain", experiment->quantize.name,
-                   experiment->compress.name);
+    (void)snprintf(label, sizeof label, "packed (%.10s, %.8s), plain", experiment->quantize.entry->plugin->id,
+                   experiment->compress.entry->plugin->id);
     report_print_score(label, &report->packed.model, "");
     if (experiment->eval.mode == EVAL_SLIDING) {
         (void)snprintf(label, sizeof label, "sliding %" PRId64 "/%" PRId64,
@@ -63,7 +65,7 @@ static void print_scores(const struct session *session, const struct report *rep
             (void)snprintf(remark, sizeof remark,
                            "INVALID: the distribution sums to %.4g (largest %.4g)",
                            report->final.mean_sum, report->final.largest_sum);
-        (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.name);
+        (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.entry->plugin->id);
         report_print_score(label, &report->final.cached, remark);
     }
     print_xz("xz -9e of the validation text", report->validation_xz, report->validation_text);
@@ -134,22 +136,27 @@ static cJSON *score_object(const struct evaluate_result *result, const struct sc
     return object;
 }
 
+static cJSON *cached_object(const struct evaluate_result *result) {
+    cJSON *object = score_object(result, &result->cached);
+    (void)cJSON_AddBoolToObject(object, "valid", !result->invalid);
+    if (!result->invalid) return object;
+    (void)cJSON_AddNumberToObject(object, "mean_sum", result->mean_sum);
+    (void)cJSON_AddNumberToObject(object, "largest_sum", result->largest_sum);
+    return object;
+}
+
 static void add_scores(cJSON *receipt, const struct session *session, const struct report *report) {
     cJSON *scores = cJSON_AddObjectToObject(receipt, "scores");
     (void)cJSON_AddItemToObject(scores, "raw", score_object(&report->raw, &report->raw.model));
-    (void)cJSON_AddItemToObject(scores, "averaged",
-                                score_object(&report->averaged, &report->averaged.model));
+    if (report->average_on)
+        (void)cJSON_AddItemToObject(scores, "averaged",
+                                    score_object(&report->averaged, &report->averaged.model));
     (void)cJSON_AddItemToObject(scores, "packed",
                                 score_object(&report->packed, &report->packed.model));
     const char *mode = session->experiment->eval.mode == EVAL_SLIDING ? "sliding" : "plain";
     (void)cJSON_AddItemToObject(scores, mode, score_object(&report->final, &report->final.model));
-    cJSON *cached = score_object(&report->final, &report->final.cached);
-    (void)cJSON_AddBoolToObject(cached, "valid", !report->final.invalid);
-    if (report->final.invalid) {
-        (void)cJSON_AddNumberToObject(cached, "mean_sum", report->final.mean_sum);
-        (void)cJSON_AddNumberToObject(cached, "largest_sum", report->final.largest_sum);
-    }
-    (void)cJSON_AddItemToObject(scores, "cached", cached);
+    if (report->cache_on)
+        (void)cJSON_AddItemToObject(scores, "cached", cached_object(&report->final));
     if (report->validation_xz > 0) {
         const double text = (double)report->validation_text;
         (void)cJSON_AddNumberToObject(scores, "xz_bpb", 8.0 * (double)report->validation_xz / text);
@@ -168,6 +175,13 @@ static void add_plugin(void *argument, const struct plugin_choice *choice) {
     (void)cJSON_AddStringToObject(object, "version", plugin->version);
     (void)cJSON_AddStringToObject(object, "path", choice->entry->path);
     (void)cJSON_AddStringToObject(object, "sha256", hash);
+    cJSON *parameters = cJSON_AddObjectToObject(object, "parameters");
+    for (uint32_t i = 0; choice->values != NULL && i < plugin->n_params; i++) {
+        char text[512];
+        const fw_param *param = param_at(plugin->params, i);
+        (void)param_format(param, &choice->values[i], text, sizeof text);
+        (void)cJSON_AddStringToObject(parameters, param->key, text);
+    }
     (void)cJSON_AddItemToArray(argument, object);
 }
 
@@ -183,10 +197,12 @@ static void add_bytes(cJSON *receipt, const struct session *session, const struc
 
 static void add_effects(cJSON *receipt, const struct report *report) {
     cJSON *effects = cJSON_AddObjectToObject(receipt, "effects");
-    (void)cJSON_AddNumberToObject(effects, "average_relative_distance",
-                                  report->training.average_effect);
+    if (report->average_on)
+        (void)cJSON_AddNumberToObject(effects, "average_relative_distance",
+                                      report->training.average_effect);
     (void)cJSON_AddNumberToObject(effects, "packing_bpb",
                                   report->packed.model.bpb - report->averaged.model.bpb);
+    if (!report->cache_on) return;
     (void)cJSON_AddNumberToObject(effects, "cache_changed_positions",
                                   (double)report->final.cache_changed);
     (void)cJSON_AddNumberToObject(effects, "cache_memory_bytes",

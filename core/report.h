@@ -14,6 +14,7 @@ enum phase {
     PHASE_PACK,
     PHASE_RELOAD,
     PHASE_EVALUATE,
+    PHASE_COMPARE, /* sizes of code, xz */
     PHASES
 };
 

@@ -6,20 +6,7 @@
 #include "pack.h"
 
 fw_status scorer_config_text(const struct session *session, char **text, fw_error *error) {
-    static const char *const sections[] = {"model", "attention", "quantize", "compress",
-                                           "eval",  "cache",     NULL};
-    char *own = NULL;
-    FW_TRY(config_text(session->config, sections, &own, error));
-    char data[64];
-    (void)snprintf(data, sizeof data, "\n[data]\nsequence = %lld\n",
-                   (long long)session->experiment->data.sequence);
-    char *whole = realloc(own, strlen(own) + strlen(data) + 1);
-    if (whole == NULL) {
-        free(own);
-        return fw_fail(error, FW_E_MEMORY, "no memory for the artifact's configuration");
-    }
-    *text = strcat(whole, data);
-    return FW_OK;
+    return config_artifact_text(session->config, text, error);
 }
 
 fw_status scoring_model(const struct session *session, uint32_t vocabulary, struct model **model,
@@ -62,17 +49,54 @@ static fw_status load_weights(struct scorer *scorer, fw_error *error) {
     return status;
 }
 
+/* A parameter takes a 64th of a byte at least, and no compressor makes more of a byte than these:
+ * what claims more would only make us allocate memory for it. */
+enum { PARAMETERS_PER_BYTE = 64, BYTES_PER_PACKED_BYTE = 65536, PACKED_BYTES_FREE = 4096 };
+
+/* The model that the configuration declares, without its attention, against what the file holds. */
+static fw_status check_size(const struct scorer *scorer, fw_error *error) {
+    const struct artifact *artifact = &scorer->artifact;
+    const struct model_keys *keys = &scorer->session.experiment->model;
+    const double parameters =
+        (double)keys->width *
+        ((double)artifact->table->vocabulary + 2 * (double)keys->layers * (double)keys->mlp_width);
+    double bytes = 0;
+    for (uint32_t i = 0; i < artifact->n_streams; i++) {
+        const fw_stream *stream = &artifact->streams[i];
+        bytes +=
+            (double)stream->rows * (double)stream->columns * (double)fw_dtype_size(stream->dtype);
+    }
+    if (parameters > PARAMETERS_PER_BYTE * bytes)
+        return fw_fail(error, FW_E_FORMAT,
+                       "its configuration declares a model of at least %.0f parameters, but its "
+                       "streams hold %.0f bytes",
+                       parameters, bytes);
+    if (bytes > BYTES_PER_PACKED_BYTE * ((double)artifact->payload_bytes + PACKED_BYTES_FREE))
+        return fw_fail(error, FW_E_FORMAT,
+                       "its payload of %zu bytes cannot hold the %.0f bytes of its streams",
+                       artifact->payload_bytes, bytes);
+    return FW_OK;
+}
+
+static fw_status rebuild(struct scorer *scorer, fw_error *error) {
+    FW_TRY(check_size(scorer, error));
+    FW_TRY(
+        scoring_model(&scorer->session, scorer->artifact.table->vocabulary, &scorer->model, error));
+    return load_weights(scorer, error);
+}
+
 static fw_status open_artifact(const struct arguments *arguments, const char *path,
                                struct scorer *scorer, fw_error *error) {
     FW_TRY(artifact_read(path, &scorer->artifact, error));
+    FW_TRY(config_check_artifact(path, scorer->artifact.config, error));
     FW_TRY(session_open(arguments, path, scorer->artifact.config, SCORER_KINDS, &scorer->session,
                         error));
+    FW_TRY(config_check_artifact_paths(scorer->session.config, error));
     fw_error why = {.struct_size = sizeof why};
-    fw_status status =
-        scoring_model(&scorer->session, scorer->artifact.table->vocabulary, &scorer->model, &why);
-    if (status == FW_OK) status = load_weights(scorer, &why);
-    if (status != FW_OK) return fw_fail(error, status, "%s: %s", path, why.message);
-    return FW_OK;
+    const fw_status status = rebuild(scorer, &why);
+    if (status == FW_OK) return FW_OK;
+    const bool placed = strncmp(why.message, path, strlen(path)) == 0;
+    return fw_fail(error, status, "%s%s%s", placed ? "" : path, placed ? "" : ": ", why.message);
 }
 
 fw_status scorer_open(const struct arguments *arguments, const char *path, struct scorer *scorer,

@@ -19,12 +19,14 @@ struct scorer {
     (CONFIG_BIND(FW_DEVICE) | CONFIG_BIND(FW_ATTENTION) | CONFIG_BIND(FW_QUANTIZER) |              \
      CONFIG_BIND(FW_COMPRESSOR) | CONFIG_BIND(FW_CACHE))
 
-/* Errors: those of artifact_read, config_resolve and unpack_weights, with the artifact's path. */
+/* Errors: those of artifact_read, config_check_artifact, config_resolve and unpack_weights, with
+ * the artifact's path; E_FORMAT before anything is allocated when the declared model is larger than
+ * the file can hold. The file may come from anyone: `arguments` alone can name paths. */
 fw_status scorer_open(const struct arguments *arguments, const char *path, struct scorer *scorer,
                       fw_error *error);
 void scorer_close(struct scorer *scorer);
 
-/* The INI text that an artifact carries: the sections that decide the model and its scoring. */
+/* The INI text that an artifact carries, see config_artifact_text. */
 fw_status scorer_config_text(const struct session *session, char **text, fw_error *error);
 
 /* A model for inference by the session's configuration, uninitialised. */

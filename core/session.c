@@ -1,10 +1,12 @@
 #include "session.h"
 
 #include <limits.h>
+#include <math.h>
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "files.h"
 #include "tokenize.h"
 
@@ -27,6 +29,11 @@ static void show_progress(void *argument, const char *what, double done, double 
     progress_update(&session->progress, "%s %3.0f%%", what, total > 0 ? 100 * done / total : 0.0);
 }
 
+static double seconds_left(void *argument) {
+    const struct session *session = argument;
+    return session->deadline > 0 ? session->deadline - clock_seconds() : INFINITY;
+}
+
 static fw_status open_host(struct session *session, fw_error *error) {
     const struct run_keys *run = &session->experiment->run;
     if (run->threads > 0) omp_set_num_threads((int)run->threads);
@@ -34,6 +41,7 @@ static fw_status open_host(struct session *session, fw_error *error) {
                                          .seed = (uint64_t)run->seed,
                                          .log = write_log,
                                          .progress = show_progress,
+                                         .seconds_left = seconds_left,
                                          .argument = session};
     FW_TRY(host_create(&options, &session->host, error));
     FW_TRY(host_open_device(session->host, &session->experiment->device, error));
@@ -140,12 +148,25 @@ static fw_status choose_validation(const struct session *session, struct corpus_
         options->where);
 }
 
+/* Held-out documents are apart by their index; data that the user names twice may not be. */
+static fw_status check_overlap(const struct session *session, const char *where, fw_error *error) {
+    char what[512];
+    if (session->training == NULL ||
+        !corpus_overlap(session->training, session->validation, what, sizeof what))
+        return FW_OK;
+    return fw_fail(
+        error, FW_E_CONFIG,
+        "%s: data.train and data.validation share %s; nothing that is scored may be trained on",
+        where, what);
+}
+
 fw_status session_open_validation(struct session *session, fw_error *error) {
     struct corpus_options options = base_options(session);
     options.max_tokens = (uint64_t)session->experiment->eval.max_tokens;
     FW_TRY(choose_validation(session, &options, error));
     FW_TRY(corpus_open(&options, &session->validation, error));
-    return check_corpus(session->validation, options.where, "the validation part", error);
+    FW_TRY(check_corpus(session->validation, options.where, "the validation part", error));
+    return options.part == CORPUS_ALL ? check_overlap(session, options.where, error) : FW_OK;
 }
 
 /* ---- the run directory ---- */
@@ -156,8 +177,16 @@ const char *session_path(const struct session *session, const char *name) {
     return path;
 }
 
+/* Results of an earlier run must not stand beside the settings of this one. */
+static void remove_results(const struct session *session) {
+    static const char *const names[] = {"weights.fw", "model.fairway", "receipt.json"};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        (void)remove(session_path(session, names[i]));
+}
+
 fw_status session_open_directory(struct session *session, const char *log_name, fw_error *error) {
     FW_TRY(file_make_directories(session->experiment->run.output, error));
+    remove_results(session);
     char *text = NULL;
     FW_TRY(config_text(session->config, NULL, &text, error));
     const fw_status status =

@@ -22,6 +22,7 @@ struct session {
     struct corpus *training, *validation;
     struct log *log;
     struct progress progress;
+    double deadline; /* of the phase at work, by clock_seconds; 0: none */
 };
 
 /* Registry, configuration (from the INI `path`, or from `text` under that name), host and device.
@@ -36,7 +37,8 @@ fw_status session_open_tokenizer(struct session *session, fw_error *error);
 fw_status session_open_training(struct session *session, fw_error *error);
 fw_status session_open_validation(struct session *session, fw_error *error);
 
-/* Create the run directory, write the resolved INI to it and open its log. */
+/* Create the run directory, remove an earlier run's results from it, write the resolved INI and
+ * open the log. */
 fw_status session_open_directory(struct session *session, const char *log_name, fw_error *error);
 
 /* DIRECTORY/NAME of the run, in a static buffer that the next call overwrites. */

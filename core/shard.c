@@ -26,7 +26,7 @@ static int32_t load32(const uint8_t *bytes) {
     return value;
 }
 
-/* Reading ------------------------------------------------------------------------------------- */
+/* ---- Reading ---- */
 
 static fw_status check_header(const char *path, const uint8_t *file, size_t bytes,
                               fw_error *error) {
@@ -91,7 +91,7 @@ fw_status tokens_check(const char *path, const uint16_t *tokens, uint64_t n, uin
                    path, (unsigned)tokens[position], (unsigned long long)position, vocabulary);
 }
 
-/* The documents file --------------------------------------------------------------------------- */
+/* ---- The documents file ---- */
 
 static char *documents_path(const char *shard_path) {
     const size_t size = strlen(shard_path) + sizeof SHARD_DOCUMENTS_SUFFIX;
@@ -187,11 +187,12 @@ void documents_free(struct shard_documents *documents) {
     *documents = (struct shard_documents){0};
 }
 
-/* Writing ------------------------------------------------------------------------------------- */
+/* ---- Writing ---- */
 
 struct shard_writer {
     struct file_writer *shard;
-    char *path; /* of the documents file */
+    struct file_writer *beside; /* the documents file, once prepared */
+    char *path;                 /* its name */
     uint64_t n_tokens, n_documents;
     uint8_t *documents; /* the documents file so far, DOCUMENTS_HEADER first */
     size_t used, capacity;
@@ -255,26 +256,44 @@ fw_status shard_append(struct shard_writer *writer, const uint16_t *tokens, uint
     return FW_OK;
 }
 
-/* The documents file first: a shard then never stands there without it. */
-static fw_status finish(struct shard_writer *writer, fw_error *error) {
-    const int32_t count = (int32_t)writer->n_tokens;
-    FW_TRY(file_patch(writer->shard, 8, &count, sizeof count, error));
+static fw_status prepare_documents(struct shard_writer *writer, fw_error *error) {
     FW_TRY(documents_reserve(writer, HASH_BYTES, error));
     memcpy(writer->documents + 40, &writer->n_tokens, 8);
     memcpy(writer->documents + 48, &writer->n_documents, 8);
     uint8_t hash[HASH_BYTES];
     sha256_bytes(writer->documents, writer->used, hash);
     put(writer, hash, sizeof hash);
-    FW_TRY(file_write(writer->path, writer->documents, writer->used, error));
-    struct file_writer *shard = writer->shard;
-    writer->shard = NULL;
-    const fw_status status = file_commit(shard, error);
-    if (status != FW_OK) (void)unlink(writer->path);
+    struct file_writer *beside;
+    FW_TRY(file_create(writer->path, &beside, error));
+    fw_status status = file_append(beside, writer->documents, writer->used, error);
+    if (status == FW_OK) status = file_prepare(beside, error);
+    if (status == FW_OK)
+        writer->beside = beside;
+    else
+        file_abandon(beside);
     return status;
 }
 
+fw_status shard_prepare(struct shard_writer *writer, fw_error *error) {
+    if (writer->beside != NULL) return FW_OK;
+    const int32_t count = (int32_t)writer->n_tokens;
+    FW_TRY(file_patch(writer->shard, 8, &count, sizeof count, error));
+    FW_TRY(file_prepare(writer->shard, error));
+    return prepare_documents(writer, error);
+}
+
+static fw_status publish(struct shard_writer *writer, fw_error *error) {
+    FW_TRY(shard_prepare(writer, error));
+    struct file_writer *shard = writer->shard, *beside = writer->beside;
+    (void)unlink(writer->path);
+    writer->shard = NULL;
+    FW_TRY(file_commit(shard, error));
+    writer->beside = NULL;
+    return file_commit(beside, error);
+}
+
 fw_status shard_commit(struct shard_writer *writer, fw_error *error) {
-    const fw_status status = finish(writer, error);
+    const fw_status status = publish(writer, error);
     shard_abandon(writer);
     return status;
 }
@@ -282,6 +301,7 @@ fw_status shard_commit(struct shard_writer *writer, fw_error *error) {
 void shard_abandon(struct shard_writer *writer) {
     if (writer == NULL) return;
     file_abandon(writer->shard);
+    file_abandon(writer->beside);
     free(writer->documents);
     free(writer->path);
     free(writer);

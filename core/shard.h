@@ -48,7 +48,8 @@ fw_status documents_read(const char *shard_path, uint64_t n_tokens, struct shard
                          fw_error *error);
 void documents_free(struct shard_documents *documents);
 
-/* Writes shard and documents file; both appear under their names when committed, not before. */
+/* Writes shard and documents file; both appear under their names when committed, not before. A
+ * shard never lies beside documents of another: those of one that it replaces are removed first. */
 struct shard_writer;
 fw_status shard_create(const char *path, const uint8_t fingerprint[32],
                        struct shard_writer **writer, fw_error *error);
@@ -57,6 +58,8 @@ uint64_t shard_written(const struct shard_writer *writer); /* tokens */
 /* Append one document. E_LIMIT when the shard would exceed SHARD_MAX_TOKENS. */
 fw_status shard_append(struct shard_writer *writer, const uint16_t *tokens, uint64_t n,
                        uint64_t raw_bytes, const uint8_t hash[32], fw_error *error);
+/* Bring both files to the disk under temporary names, so that only renames are left to fail. */
+fw_status shard_prepare(struct shard_writer *writer, fw_error *error);
 fw_status shard_commit(struct shard_writer *writer, fw_error *error); /* frees the writer, always */
 void shard_abandon(struct shard_writer *writer);                      /* NULL is fine */
 

@@ -1,7 +1,9 @@
 /* The shards of one output: all are written under temporary names before the first appears. */
 #include "shard_set.h"
 
+#include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -18,12 +20,15 @@ static bool exists(const struct shard_set *set, uint32_t index) {
     return access(path, F_OK) == 0;
 }
 
-static void remove_shard(const struct shard_set *set, uint32_t index) {
-    char path[PATH_MAX];
-    (void)shard_set_name(set, index, path, sizeof path - sizeof SHARD_DOCUMENTS_SUFFIX);
-    (void)unlink(path);
-    (void)strcat(path, SHARD_DOCUMENTS_SUFFIX);
-    (void)unlink(path);
+static fw_status remove_shard(const struct shard_set *set, uint32_t index, fw_error *error) {
+    char path[PATH_MAX], documents[PATH_MAX + sizeof SHARD_DOCUMENTS_SUFFIX];
+    (void)shard_set_name(set, index, path, sizeof path);
+    (void)snprintf(documents, sizeof documents, "%s" SHARD_DOCUMENTS_SUFFIX, path);
+    if (unlink(path) != 0 && errno != ENOENT)
+        return fw_fail(error, FW_E_IO, "cannot remove the older shard %s: %s", path,
+                       strerror(errno));
+    (void)unlink(documents); /* harmless without its shard */
+    return FW_OK;
 }
 
 fw_status shard_set_open(struct shard_set *set, const char *prefix, uint64_t shard_tokens,
@@ -41,7 +46,9 @@ fw_status shard_set_open(struct shard_set *set, const char *prefix, uint64_t sha
                    prefix);
 }
 
+/* The shard before is brought to the disk now: many shards need no more open files than one. */
 static fw_status begin_shard(struct shard_set *set, fw_error *error) {
+    FW_TRY(shard_set_prepare(set, error));
     if (set->n_shards == set->capacity) {
         const uint32_t capacity = set->capacity * 2 + 8;
         void *larger = realloc(set->writers, capacity * sizeof *set->writers);
@@ -72,21 +79,33 @@ fw_status shard_set_append(struct shard_set *set, const uint16_t *tokens, uint64
     return FW_OK;
 }
 
+fw_status shard_set_prepare(struct shard_set *set, fw_error *error) {
+    return set->n_shards > 0 ? shard_prepare(set->writers[set->n_shards - 1], error) : FW_OK;
+}
+
 fw_status shard_set_commit(struct shard_set *set, fw_error *error) {
+    FW_TRY(shard_set_prepare(set, error));
     for (; set->n_committed < set->n_shards; set->n_committed++) {
         struct shard_writer *writer = set->writers[set->n_committed];
         set->writers[set->n_committed] = NULL;
         const fw_status status = shard_commit(writer, error);
         if (status == FW_OK) continue;
-        shard_set_remove(set);
+        shard_set_undo(set);
         return status;
     }
-    for (uint32_t i = set->n_shards; set->replace && exists(set, i); i++) remove_shard(set, i);
     return FW_OK;
 }
 
-void shard_set_remove(struct shard_set *set) {
-    while (set->n_committed > 0) remove_shard(set, --set->n_committed);
+void shard_set_undo(struct shard_set *set) {
+    while (!set->replace && set->n_committed > 0) (void)remove_shard(set, --set->n_committed, NULL);
+}
+
+/* From the last one down, so that an interruption leaves no gap that would hide the rest. */
+fw_status shard_set_remove_older(struct shard_set *set, fw_error *error) {
+    uint32_t end = set->n_shards;
+    while (set->replace && exists(set, end)) end++;
+    for (; end > set->n_shards; set->n_removed++) FW_TRY(remove_shard(set, --end, error));
+    return FW_OK;
 }
 
 void shard_set_close(struct shard_set *set) {

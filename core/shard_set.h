@@ -1,5 +1,6 @@
 /* The shards of one output, PREFIX_000000.bin, PREFIX_000001.bin, ..., each with its documents
- * file. They appear when committed, all or none. */
+ * file. Older ones stay as they are until all that could go wrong has been done: prepare every set,
+ * then commit every set, then remove what they supersede. */
 #ifndef FAIRWAY_SHARD_SET_H
 #define FAIRWAY_SHARD_SET_H
 
@@ -12,7 +13,7 @@ struct shard_set {
     uint8_t fingerprint[32];
     bool replace;
     struct shard_writer **writers;
-    uint32_t n_shards, capacity, n_committed;
+    uint32_t n_shards, capacity, n_committed, n_removed;
     uint64_t documents, raw_bytes, tokens;
 };
 
@@ -25,12 +26,17 @@ fw_status shard_set_open(struct shard_set *set, const char *prefix, uint64_t sha
 fw_status shard_set_append(struct shard_set *set, const uint16_t *tokens, uint64_t n,
                            uint64_t raw_bytes, const uint8_t hash[32], fw_error *error);
 
-/* On failure the shards that had appeared are removed again. With `replace`, older shards of higher
- * numbers are removed, since a glob would find them. */
-fw_status shard_set_commit(struct shard_set *set, fw_error *error);
+/* Bring all to the disk under temporary names. */
+fw_status shard_set_prepare(struct shard_set *set, fw_error *error);
 
-/* Remove the shards that were committed. */
-void shard_set_remove(struct shard_set *set);
+/* Rename the shards to their names, preparing them if need be. On failure those that had appeared
+ * are removed again, unless `replace` allowed them to take the place of others. */
+fw_status shard_set_commit(struct shard_set *set, fw_error *error);
+void shard_set_undo(struct shard_set *set); /* that removal, after a success */
+
+/* With `replace`, remove older shards of higher numbers, since a glob would find them; n_removed
+ * counts them. */
+fw_status shard_set_remove_older(struct shard_set *set, fw_error *error);
 
 /* Shards not committed vanish. A zeroed set is fine. */
 void shard_set_close(struct shard_set *set);

@@ -3,7 +3,6 @@
 #include "text_source.h"
 
 #include <cjson/cJSON.h>
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -69,32 +68,7 @@ void text_source_destroy(struct text_source *source) {
     free(source);
 }
 
-/* A prefix is lower-case letters only, so that ./a:b is a path. */
-fw_status text_source_parse(const char *item, bool *is_text, enum text_kind *kind,
-                            const char **pattern, fw_error *error) {
-    static const char *const kinds[] = {
-        [TEXT_FILES] = "text", [TEXT_JSONL] = "jsonl", [TEXT_LIST] = "list"};
-    size_t length = 0, found = 0;
-    while (islower((unsigned char)item[length])) length++;
-    const bool prefix = length > 0 && item[length] == ':';
-    const size_t n_kinds = sizeof kinds / sizeof kinds[0];
-    while (prefix && found < n_kinds &&
-           (strlen(kinds[found]) != length || strncmp(item, kinds[found], length) != 0))
-        found++;
-    if (found == n_kinds)
-        return fw_fail(error, FW_E_CONFIG,
-                       "\"%s\": no source is called %.*s; there are text:FILES, jsonl:FILES, "
-                       "list:FILE, and names of shards without a prefix",
-                       item, (int)length, item);
-    if (prefix && item[length + 1] == '\0')
-        return fw_fail(error, FW_E_CONFIG, "\"%s\" names no file; write %sFILE", item, item);
-    *is_text = prefix;
-    *kind = (enum text_kind)found;
-    *pattern = prefix ? item + length + 1 : item;
-    return FW_OK;
-}
-
-/* Adding -------------------------------------------------------------------------------------- */
+/* ---- Adding ---- */
 
 static fw_status add_file(struct text_source *source, const char *path, fw_error *error) {
     void *files = source->files;
@@ -179,27 +153,38 @@ static fw_status add_listed(struct text_source *source, const char *list, size_t
     return add_text(source, path, error);
 }
 
+/* One line of a list, `end` behind its last character. */
+static fw_status add_list_line(struct text_source *source, const char *list, size_t line,
+                               char *name, char *end, fw_error *error) {
+    if (end > name && end[-1] == '\r') end--;
+    if (memchr(name, 0, (size_t)(end - name)) != NULL)
+        return fw_fail(error, FW_E_FORMAT,
+                       "%s:%zu: it contains a NUL byte; a list holds one file name a line", list,
+                       line);
+    *end = '\0';
+    return *name != '\0' ? add_listed(source, list, line, name, error) : FW_OK;
+}
+
 static fw_status add_list(struct text_source *source, const char *path, fw_error *error) {
     uint8_t *data;
     size_t size;
-    FW_TRY(file_read(path, 0, &data, &size, error));
+    FW_TRY(file_read(path, 0, &data, &size, error)); /* with a NUL behind its last byte */
     fw_status status = FW_OK;
-    char *next = (char *)data;
-    for (size_t line = 1; status == FW_OK && next != NULL; line++) {
-        char *name = next;
-        next = strchr(name, '\n');
-        if (next != NULL) *next++ = '\0';
-        name[strcspn(name, "\r")] = '\0';
-        if (*name != '\0') status = add_listed(source, path, line, name, error);
+    char *next = (char *)data, *const last = next + size;
+    for (size_t line = 1; status == FW_OK && next < last; line++) {
+        char *end = memchr(next, '\n', (size_t)(last - next));
+        if (end == NULL) end = last;
+        status = add_list_line(source, path, line, next, end, error);
+        next = end + 1;
     }
     free(data);
     return status;
 }
 
-fw_status text_source_add(struct text_source *source, enum text_kind kind, const char *pattern,
+fw_status text_source_add(struct text_source *source, enum source_kind kind, const char *pattern,
                           fw_error *error) {
     static fw_status (*const add[])(struct text_source *, const char *, fw_error *) = {
-        [TEXT_FILES] = add_text, [TEXT_JSONL] = add_jsonl, [TEXT_LIST] = add_list};
+        [SOURCE_TEXT] = add_text, [SOURCE_JSONL] = add_jsonl, [SOURCE_LIST] = add_list};
     char **paths;
     size_t n_paths;
     FW_TRY(file_glob(pattern, &paths, &n_paths, error));
@@ -210,19 +195,12 @@ fw_status text_source_add(struct text_source *source, enum text_kind kind, const
     return status;
 }
 
-/* Reading ------------------------------------------------------------------------------------- */
+/* ---- Reading ---- */
 
 uint64_t text_source_count(const struct text_source *source) { return source->n_places; }
 
 uint64_t text_source_stored_bytes(const struct text_source *source, uint64_t index) {
     return source->places[index].bytes;
-}
-
-int text_source_name(const struct text_source *source, uint64_t index, char *out, size_t size) {
-    const struct text_place *place = &source->places[index];
-    const char *path = source->files[place->file].path;
-    if (place->line == 0) return snprintf(out, size, "%s", path);
-    return snprintf(out, size, "%s:%llu", path, (unsigned long long)place->line);
 }
 
 /* cJSON ends strings at a NUL, so text with one would be cut without a word: look for the byte and
@@ -283,7 +261,7 @@ fw_status text_source_read(const struct text_source *source, uint64_t index, cha
     return FW_OK;
 }
 
-/* Order --------------------------------------------------------------------------------------- */
+/* ---- Order ---- */
 
 static bool selected(const struct text_selection *selection, uint64_t index) {
     if (selection->part == CORPUS_ALL || selection->every == 0) return true;

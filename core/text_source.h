@@ -6,18 +6,12 @@
 
 struct text_source;
 
-enum text_kind { TEXT_FILES, TEXT_JSONL, TEXT_LIST };
-
 fw_status text_source_create(struct text_source **source, fw_error *error);
 void text_source_destroy(struct text_source *source); /* NULL is fine */
 
-/* Split "text:PATTERN" into its kind and pattern; without a prefix, `is_text` is false and the
- * pattern the item itself. E_CONFIG: an unknown prefix, or no pattern. */
-fw_status text_source_parse(const char *item, bool *is_text, enum text_kind *kind,
-                            const char **pattern, fw_error *error);
-
-/* Add the documents of the files that match `pattern`. E_NOT_FOUND, E_IO, E_MEMORY. */
-fw_status text_source_add(struct text_source *source, enum text_kind kind, const char *pattern,
+/* Add the documents of the files that match `pattern`; `kind` is text, JSONL or list. E_NOT_FOUND,
+ * E_IO, E_MEMORY; E_FORMAT: LIST:LINE and why it is no file name. */
+fw_status text_source_add(struct text_source *source, enum source_kind kind, const char *pattern,
                           fw_error *error);
 
 uint64_t text_source_count(const struct text_source *source);
@@ -29,9 +23,6 @@ uint64_t text_source_stored_bytes(const struct text_source *source, uint64_t ind
  * line; E_IO. */
 fw_status text_source_read(const struct text_source *source, uint64_t index, char **text,
                            size_t *bytes, fw_error *error);
-
-/* Where document `index` comes from: "FILE" or "FILE:LINE"; snprintf conventions. */
-int text_source_name(const struct text_source *source, uint64_t index, char *out, size_t size);
 
 /* The documents to use, in order: part and every as in corpus.h, shuffled by Fisher and Yates's
  * method, the same on every machine. The caller frees `order`. */

@@ -34,6 +34,16 @@ fw_status token_table_from_tokenizer(const fw_tokenizer *tokenizer, void *self,
     return FW_OK;
 }
 
+fw_status token_table_copy(const struct token_table *from, struct token_table **table,
+                           fw_error *error) {
+    FW_TRY(allocate(from->vocabulary, table, error));
+    fw_token_info *tokens = (*table)->tokens;
+    **table = *from;
+    (*table)->tokens = tokens;
+    memcpy(tokens, from->tokens, from->vocabulary * sizeof *tokens);
+    return FW_OK;
+}
+
 void token_table_destroy(struct token_table *table) {
     if (table == NULL) return;
     free(table->tokens);

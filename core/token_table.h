@@ -16,6 +16,8 @@ struct token_table {
 
 fw_status token_table_from_tokenizer(const fw_tokenizer *tokenizer, void *self,
                                      struct token_table **table, fw_error *error);
+fw_status token_table_copy(const struct token_table *from, struct token_table **table,
+                           fw_error *error);
 void token_table_destroy(struct token_table *table); /* NULL is fine */
 
 /* Bytes of text that `token` stands for after `previous`, by the rule in fairway/tokenizer.h. */

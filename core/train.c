@@ -161,13 +161,13 @@ static fw_status export_weights(struct trainer *t, struct train_result *result, 
     FW_TRY(model_download(model, model_masters(model), result->raw, error));
     FW_TRY(averaging_result(t->averaging, result->averaged, error));
     result->average_effect = relative_distance(result->averaged, result->raw, n);
-    if (averaging_is_on(t->averaging) && result->average_effect == 0)
-        return fw_fail(
-            error, FW_E_LIMIT,
-            "[average] plugin %s is on but its result equals the raw weights after %" PRId64
-            " steps; train longer or set average.plugin = none",
-            t->options->experiment->average.name, t->step);
     return FW_OK;
+}
+
+int64_t train_micro_batch(const struct experiment *experiment) {
+    const int64_t sequences = experiment->run.batch_tokens / experiment->data.sequence;
+    const int64_t micro = experiment->run.micro_batch;
+    return micro > 0 && micro < sequences ? micro : sequences;
 }
 
 static fw_status trainer_open(struct trainer *t, fw_error *error) {
@@ -177,8 +177,7 @@ static fw_status trainer_open(struct trainer *t, fw_error *error) {
         (struct schedule){run->steps, run->seconds, run->warmup_steps, run->warmdown_steps};
     t->tokens = options->experiment->data.sequence;
     t->sequences = run->batch_tokens / t->tokens;
-    t->micro =
-        run->micro_batch > 0 && run->micro_batch < t->sequences ? run->micro_batch : t->sequences;
+    t->micro = train_micro_batch(options->experiment);
     const size_t rows = (size_t)(t->micro * t->tokens);
     t->inputs = malloc(rows * sizeof *t->inputs);
     t->targets = malloc(rows * sizeof *t->targets);

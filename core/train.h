@@ -1,4 +1,4 @@
-/* Training, top to bottom: batches in order of the corpus, gradient accumulation, clipping, one
+/* Training, top to bottom: batches, gradient accumulation, clipping, one
  * optimizer for each group of weights, averaging; then the raw and the averaged weights on the
  * host. */
 #ifndef FAIRWAY_TRAIN_H
@@ -21,6 +21,9 @@ struct train_options {
     void *validate_argument;
 };
 
+/* Sequences of one forward and backward pass: run.micro_batch, at most those of a step. */
+int64_t train_micro_batch(const struct experiment *experiment);
+
 struct train_result {
     int64_t steps;
     uint64_t tokens;
@@ -31,7 +34,7 @@ struct train_result {
 };
 
 /* Errors: E_NUMERIC names the step and the first tensor whose gradient is not finite; E_LIMIT when
- * the averager took no part or changed nothing although it is on; E_CONFIG. */
+ * the averager took no part; E_CONFIG. */
 fw_status train(const struct train_options *options, struct train_result *result, fw_error *error);
 
 #endif

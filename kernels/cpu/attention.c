@@ -9,8 +9,7 @@
 #include <float.h>
 #include <omp.h>
 
-/* ---- shared with the backward pass ------------------------------------------------------------
- */
+/* ---- shared with the backward pass ---- */
 
 /* Start of the document that holds `position`: the last entry that is not after it. */
 static int64_t document_start(const int32_t *starts, int64_t n, int64_t position) {
@@ -148,8 +147,7 @@ size_t cpu_attention_scratch(fw_device *device, const fw_flash_attention *a) {
     return 0; /* tiles live in the device's workspace */
 }
 
-/* ---- forward ----------------------------------------------------------------------------------
- */
+/* ---- forward ---- */
 
 /* One thread's tiles, carved from its workspace. */
 typedef struct tiles {

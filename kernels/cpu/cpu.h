@@ -62,8 +62,7 @@ fw_status cpu_check_heads(const char *op, const char *name, const fw_tensor *ten
 fw_status cpu_check_packed(const char *op, const char *name, const fw_tensor *tensor,
                            uint32_t dtype, int64_t count, fw_error *error);
 
-/* ---- ops --------------------------------------------------------------------------------------
- */
+/* ---- ops ---- */
 
 /* One product on the calling thread: c = alpha * op(a) op(b) + beta * c, row-major. */
 typedef struct cpu_product {
@@ -111,8 +110,7 @@ fw_status cpu_apply_update(fw_device *, const fw_apply_update *, fw_error *);
 fw_status cpu_row_absmax(fw_device *, const fw_row_absmax *, fw_error *);
 fw_status cpu_fake_quantize(fw_device *, const fw_fake_quantize *, fw_error *);
 
-/* ---- memory -----------------------------------------------------------------------------------
- */
+/* ---- memory ---- */
 
 fw_status cpu_allocate(fw_device *, size_t bytes, void **memory, fw_error *);
 void cpu_release(fw_device *, void *memory);

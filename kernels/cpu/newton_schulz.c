@@ -147,9 +147,10 @@ fw_status cpu_newton_schulz(fw_device *device, const fw_newton_schulz *p, fw_err
     const int threads = cpu_self(device)->threads;
     const int64_t together = g.batch - g.batch % threads, floats = slot_floats(&g);
     float *scratch = (float *)p->scratch;
+    /* Scratch by thread, not by index: OpenMP may give fewer threads than asked for. */
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (together > 0)
     for (int64_t i = 0; i < together; i++)
-        orthogonalise(p, &g, i, scratch + (i % threads) * floats, 1);
+        orthogonalise(p, &g, i, scratch + omp_get_thread_num() * floats, 1);
     for (int64_t i = together; i < g.batch; i++) orthogonalise(p, &g, i, scratch, threads);
     return FW_OK;
 }

@@ -16,8 +16,7 @@ void *must(void *memory) {
     exit(1);
 }
 
-/* ---- timing -----------------------------------------------------------------------------------
- */
+/* ---- timing ---- */
 
 static clockid_t timer = CLOCK_MONOTONIC;
 
@@ -50,8 +49,7 @@ timing bench_measure(timed_call *call, const void *argument, int least, double b
     return (timing){times[n / 2], times[0]};
 }
 
-/* ---- operations -------------------------------------------------------------------------------
- */
+/* ---- operations ---- */
 
 double gemm_flops(const fw_gemm *gemm) {
     const uint32_t inner = gemm->transpose_a ? gemm->a.rank - 2 : gemm->a.rank - 1;
@@ -79,8 +77,7 @@ double newton_schulz_flops(const fw_newton_schulz *newton_schulz) {
     return matrices * newton_schulz->iterations * rows * rows * (4.0 * columns + 2.0 * rows);
 }
 
-/* ---- text -------------------------------------------------------------------------------------
- */
+/* ---- text ---- */
 
 enum { WORDS = 20000, WORD_LENGTH = 8, FAVOURITES = 4 };
 

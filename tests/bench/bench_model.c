@@ -36,8 +36,7 @@ static int64_t step;
 static double ceiling; /* FLOP/s */
 static fw_error error = {.struct_size = sizeof error};
 
-/* ---- the table --------------------------------------------------------------------------------
- */
+/* ---- the table ---- */
 
 static void print_ratio(double flops, double seconds) {
     if (flops > 0)
@@ -55,8 +54,7 @@ static void print_row(const char *what, uint64_t tokens, double flops, timing ta
     print_ratio(flops, taken.best);
 }
 
-/* ---- the ceiling ------------------------------------------------------------------------------
- */
+/* ---- the ceiling ---- */
 
 /* A random matrix of the device's compute dtype; the caller releases it. */
 static fw_tensor random_matrix(int64_t n, uint64_t seed) {
@@ -99,8 +97,7 @@ static void bench_ceiling(void) {
     device->release(device, gemm.c.data);
 }
 
-/* ---- training ---------------------------------------------------------------------------------
- */
+/* ---- training ---- */
 
 /* Sequences of one pass, as train() takes them. */
 static int64_t micro_batch(void) {
@@ -176,8 +173,7 @@ static void profile_training(void) {
                  100 * rest / seconds);
 }
 
-/* ---- inference and evaluation -----------------------------------------------------------------
- */
+/* ---- inference and evaluation ---- */
 
 static fw_status call_infer(const void *argument, fw_error *why) {
     (void)argument;
@@ -209,8 +205,7 @@ static void bench_scoring(void) {
     print_row(name, n, all, bench_measure(call_evaluate, &on, LEAST_RUNS, BUDGET));
 }
 
-/* ---- opening ----------------------------------------------------------------------------------
- */
+/* ---- opening ---- */
 
 static void open_session(int argc, char **argv) {
     static struct arguments arguments;

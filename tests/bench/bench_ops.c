@@ -65,8 +65,7 @@ static fw_tensor heads(void *rows, const model_shape *s, int64_t begin, int64_t 
     return t;
 }
 
-/* ---- timing -----------------------------------------------------------------------------------
- */
+/* ---- timing ---- */
 
 static void report(const char *op, const char *shape, timed_call *f, const void *arguments,
                    double flops, double bytes) {
@@ -109,8 +108,7 @@ CALL(momentum, fw_momentum_step)
 CALL(newton_schulz, fw_newton_schulz)
 CALL(fake_quantize, fw_fake_quantize)
 
-/* ---- the ops ----------------------------------------------------------------------------------
- */
+/* ---- the ops ---- */
 
 static void bench_product(const char *op, int64_t m, int64_t n, int64_t k, uint32_t ta,
                           uint32_t tb) {

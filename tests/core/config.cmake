@@ -32,5 +32,8 @@ foreach(part params config config_read)
     LIBRARIES fairway_core DEPENDS ${stand_in_targets})
   target_compile_definitions(test_${part} PRIVATE TEST_STAND_INS="${stand_ins}")
 endforeach()
+fairway_add_test(config_artifact SOURCES test_config_artifact.c workspace.c LIBRARIES fairway_core
+  DEPENDS ${stand_in_targets} device-cpu attention-gqa quantizer-int8 compressor-lzma cache-ngram)
+target_compile_definitions(test_config_artifact PRIVATE TEST_STAND_INS="${stand_ins}")
 fairway_add_test(host SOURCES test_host.c workspace.c
   LIBRARIES fairway_core DEPENDS compressor-store cache-none)

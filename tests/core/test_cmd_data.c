@@ -156,6 +156,63 @@ static void test_existing_shards(void **state) {
     assert_string_equal(listing(), "in.jsonl o_000000.bin o_000000.bin.documents ");
 }
 
+/* The listing, and every file's bytes folded into one number. */
+static uint64_t state_of_files(void) {
+    char names[8192];
+    (void)snprintf(names, sizeof names, "%s", listing());
+    uint64_t hash = 14695981039346656037u;
+    for (char *rest = NULL, *name = strtok_r(names, " ", &rest); name != NULL;
+         name = strtok_r(NULL, " ", &rest)) {
+        size_t size;
+        char *data = read_bytes(name, &size);
+        for (size_t i = 0; i < size; i++) hash = (hash ^ (uint8_t)data[i]) * 1099511628211u;
+        for (; *name != '\0'; name++) hash = (hash ^ (uint8_t)*name) * 1099511628211u;
+        free(data);
+    }
+    return hash;
+}
+
+/* The shard of validation is the larger one: wherever the room ends, also when all of training was
+ * written, what --force was to replace is still there. */
+static void test_failure_keeps_what_force_would_replace(void **state) {
+    (void)state;
+    char text[3001];
+    memset(text, 'x', 3000);
+    text[3000] = '\0';
+    write_text("long.txt", text);
+    write_numbered(9);
+    expect_success("--out o --hold-out 3 --shard-tokens 6 in.jsonl");
+    assert_int_equal(access("o_000001.bin", F_OK), 0);
+    assert_int_equal(access("o_val_000001.bin", F_OK), 0);
+    const uint64_t before = state_of_files();
+    size_t failures = 0, room = 300;
+    for (; run_in(room, "--out o --force --hold-out 10 in.jsonl long.txt") != 0; room += 411) {
+        if (strstr(complained, "fairway: cannot write o_") == NULL) fail_msg("%s", complained);
+        assert_true(state_of_files() == before);
+        failures++;
+    }
+    assert_true(failures > 8);
+    assert_true(room > 1024 + 2 * 3000);
+    assert_string_equal(listing(), "in.jsonl long.txt o_000000.bin o_000000.bin.documents "
+                                   "o_val_000000.bin o_val_000000.bin.documents ");
+    assert_string_equal(shard_text("o_000000.bin"), "|d0|d1|d2|d3|d4|d5|d6|d7|d8");
+    assert_non_null(strstr(printed, "Removed 2 older training shards, from o_000001.bin on.\n"));
+}
+
+/* Documents held out before are now trained on: their shards must not stay as validation data. */
+static void test_force_removes_older_validation_shards(void **state) {
+    (void)state;
+    write_numbered(9);
+    expect_success("--out o --hold-out 3 in.jsonl");
+    assert_null(strstr(printed, "Removed"));
+    assert_int_equal(unlink("o_000000.bin"), 0);
+    expect_refusal("--out o in.jsonl", "o_val_000000.bin exists already");
+    expect_success("--out o --force in.jsonl");
+    assert_string_equal(listing(), "in.jsonl o_000000.bin o_000000.bin.documents ");
+    assert_non_null(strstr(printed, "Removed 1 older validation shard, from o_val_000000.bin on."));
+    assert_null(strstr(printed, "validation = "));
+}
+
 static void test_refusals(void **state) {
     (void)state;
     write_numbered(3);
@@ -221,6 +278,8 @@ int main(void) {
         TEST(test_hold_out_and_shuffle),
         TEST(test_tokenizer_from_ini),
         TEST(test_existing_shards),
+        TEST(test_failure_keeps_what_force_would_replace),
+        TEST(test_force_removes_older_validation_shards),
         TEST(test_refusals),
         TEST(test_no_room),
         TEST(test_help),

@@ -60,7 +60,7 @@ static void defaults(void **state) {
     assert_int_equal(e->run.seed, 1337);
     assert_int_equal(e->run.steps, 5);
     assert_int_equal(e->run.batch_tokens, 8192);
-    assert_true(e->run.gradient_clip == 0.3 && e->run.deterministic && e->data.shuffle == SHUFFLE_SEQUENCES);
+    assert_true(e->run.gradient_clip == 0.3 && e->data.shuffle == SHUFFLE_SEQUENCES);
     assert_int_equal(e->run.size_limit, 16000000);
     assert_int_equal(e->model.layers, 4);
     assert_true(e->model.embedding_init == 0.005);
@@ -82,7 +82,9 @@ static void defaults(void **state) {
 static void core_values(void **state) {
     (void)state;
     refused("[run]\nsteps = many\n", FW_E_CONFIG, "x.ini:2: [run] steps = many is not an integer");
-    refused("[run]\nsteps = -1\n", FW_E_RANGE, "x.ini:2: [run] steps = -1", "at least 0");
+    refused("[run]\nsteps = -1\n", FW_E_RANGE, "x.ini:2: [run] steps = -1", "0 to 2147483647");
+    refused(STEPS "deterministic = yes\n", FW_E_CONFIG, "x.ini:3", "'deterministic'");
+    refused(STEPS "seed = -1\n", FW_E_RANGE, "x.ini:3", "at least 0");
     refused(STEPS "[model]\nlayers = 257\n", FW_E_RANGE, "x.ini:4", "1 to 256");
     refused(STEPS "[eval]\nmode = slide\n", FW_E_CONFIG, "x.ini:4", "plain|sliding");
     refused(STEPS "name = a/b\n", FW_E_CONFIG, "x.ini:3", "directory");
@@ -94,6 +96,31 @@ static void core_values(void **state) {
     assert_true(e->run.seconds == 100.0);
     assert_int_equal(e->run.batch_tokens, 64000);
     config_destroy(config);
+}
+
+/* Numbers whose products would not fit into 64 bits are refused by name. */
+static void bounds(void **state) {
+    (void)state;
+    static const char *const counts[] = {
+        "run.steps",          "run.batch_tokens",    "run.micro_batch", "run.warmup_steps",
+        "run.warmdown_steps", "run.validate_every",  "run.log_every",   "run.size_limit",
+        "data.sequence",      "data.hold_out_every", "model.layers",    "model.width",
+        "model.mlp_width",    "eval.window",         "eval.stride",     "eval.batch",
+        "eval.max_tokens",    "eval.ladder_tokens"};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        char override[64];
+        const char *const list[] = {override};
+        struct config *config = NULL;
+        const struct experiment *experiment = NULL;
+        (void)snprintf(override, sizeof override, "%s=4611686018427387904", counts[i]);
+        assert_ok(config_load("x.ini", STEPS, list, 1, &config, &error), &error);
+        assert_fails(config_resolve(config, registry, CONFIG_BIND_ALL, &experiment, &error),
+                     FW_E_RANGE, &error, "command line", strchr(counts[i], '.') + 1,
+                     "= 4611686018427387904 is out of range");
+        config_destroy(config);
+    }
+    refused(STEPS "[eval]\nbatch = 65536\nwindow = 32768\n", FW_E_RANGE, "x.ini:4",
+            "eval.batch = 65536", "at most 65535");
 }
 
 static void cross_checks(void **state) {
@@ -180,6 +207,8 @@ static void paths(void **state) {
     assert_string_equal(e->run.name, "y");
     config_destroy(config);
     refused(STEPS "[data]\ntrain = text:\n", FW_E_CONFIG, "x.ini:4", "names no file");
+    refused(STEPS "[data]\ntrain = a.bin, txt:foo\n", FW_E_CONFIG, "x.ini:4: [data]",
+            "no source is called txt", "text:GLOB");
 }
 
 /* A plugin given by a path relative to the INI file. */
@@ -250,6 +279,53 @@ static void selected_sections(void **state) {
 static void hash_of(const char *text, char hash[65]) {
     struct config *config;
     memcpy(hash, resolve(text, NULL, &config)->hash, 65);
+    config_destroy(config);
+}
+
+/* Folders do not count, names do. */
+static void hashes_without_folders(void **state) {
+    (void)state;
+    char a[65], b[65], c[65], d[65], e[65];
+    hash_of(STEPS "[data]\ntrain = text:/a/x*.txt s_*.bin\n[compress]\nfile = /a/f\n", a);
+    hash_of(STEPS "[data]\ntrain = text:b/x*.txt /c/s_*.bin\n[compress]\nfile = ../f\n", b);
+    hash_of(STEPS "[data]\ntrain = text:/a/y*.txt s_*.bin\n[compress]\nfile = /a/f\n", c);
+    hash_of(STEPS "[data]\ntrain = jsonl:/a/x*.txt s_*.bin\n[compress]\nfile = /a/f\n", d);
+    hash_of(STEPS "[data]\ntrain = text:/a/x*.txt s_*.bin\n[compress]\nfile = /a/g\n", e);
+    assert_string_equal(a, b);
+    assert_string_not_equal(a, c);
+    assert_string_not_equal(a, d);
+    assert_string_not_equal(a, e);
+    hash_of(STEPS "[cache]\nplugin = none\n", a);
+    hash_of(STEPS "[cache]\nplugin = " TEST_STAND_INS "/cache-none.so\n", b);
+    hash_of(STEPS, c);
+    assert_string_equal(a, b);
+    assert_string_not_equal(a, c);
+}
+
+/* Where to point when a plugin complains about what it was given. */
+static void places(void **state) {
+    (void)state;
+    struct config *config;
+    const struct experiment *e =
+        resolve(STEPS "[cache]\nlevel = 4\nplugin = none\n[attention]\nlevel = 5\n"
+                      "[attention.2]\nrate = 0.25\n",
+                NULL, &config);
+    assert_string_equal(e->cache.where, "x.ini:5");
+    assert_string_equal(e->attention[0].where, "x.ini:7");
+    assert_string_equal(e->attention[2].where, "x.ini:9");
+    assert_string_equal(e->compress.where, "x.ini");
+    assert_fails(choice_fail(&e->attention[2], FW_E_RANGE, "no.", &error), FW_E_RANGE, &error,
+                 "x.ini:9: [attention.2] plugin gqa: no.");
+    config_destroy(config);
+    static const char *const overrides[] = {"cache.level=5", NULL};
+    e = resolve(STEPS "[cache]\nlevel = 4\nplugin = none\n", overrides, &config);
+    assert_string_equal(e->cache.where, "command line");
+    config_destroy(config);
+    write_text("base.ini", STEPS "[compress]\nplugin = lzma\nlevel = 4\nrate = 0.5\n");
+    write_text("heir.ini", "[run]\nbase = base.ini\n[compress]\nrate = 1\n");
+    assert_ok(config_load("heir.ini", NULL, NULL, 0, &config, &error), &error);
+    assert_ok(config_resolve(config, registry, CONFIG_BIND_ALL, &e, &error), &error);
+    assert_string_equal(e->compress.where, "heir.ini:4");
     config_destroy(config);
 }
 
@@ -324,7 +400,8 @@ static void reference(void **state) {
     (void)state;
     char *markdown = NULL;
     assert_ok(config_reference(registry, &markdown, &error), &error);
-    assert_non_null(strstr(markdown, "| `batch_tokens` | int | `8192` | at least 1 | tokens |"));
+    assert_non_null(
+        strstr(markdown, "| `batch_tokens` | int | `8192` | 1 to 2147483647 | tokens |"));
     assert_non_null(strstr(markdown, "plain\\|sliding"));
     assert_non_null(strstr(markdown, "### tokenizer needy"));
     assert_non_null(strstr(markdown, "| `model` | path | required |"));
@@ -338,19 +415,14 @@ int main(void) {
     (void)unsetenv("FAIRWAY_PLUGIN_PATH");
     (void)setenv("HOME", "/nonexistent", 1);
     const struct CMUnitTest tests[] = {
-        in_workspace(defaults),
-        in_workspace(core_values),
-        in_workspace(cross_checks),
-        in_workspace(plugin_keys),
-        in_workspace(layers),
-        in_workspace(paths),
-        in_workspace(plugin_paths),
-        in_workspace(round_trip),
-        in_workspace(selected_sections),
-        in_workspace(hashes),
-        in_workspace(partial_binding),
-        in_workspace(swap),
-        in_workspace(text_needs_resolving),
+        in_workspace(defaults),    in_workspace(core_values),
+        in_workspace(bounds),      in_workspace(cross_checks),
+        in_workspace(plugin_keys), in_workspace(layers),
+        in_workspace(paths),       in_workspace(plugin_paths),
+        in_workspace(round_trip),  in_workspace(selected_sections),
+        in_workspace(hashes),      in_workspace(hashes_without_folders),
+        in_workspace(places),      in_workspace(partial_binding),
+        in_workspace(swap),        in_workspace(text_needs_resolving),
         in_workspace(reference),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

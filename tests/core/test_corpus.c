@@ -1,82 +1,12 @@
-/* core/corpus: every kind of source, the order and choice of documents, limits, and bad input. */
-#include <corpus.h>
+/* core/corpus: every kind of source, the order and choice of documents, and limits. */
 #include <files.h>
 #include <shard.h>
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "byte_tokenizer.h"
-#include "workspace.h"
+#include "corpus_fixture.h"
 
-static fw_error error = {.struct_size = sizeof error};
-static struct byte_tokenizer with_begin = {.begin = true, .fingerprint = 7};
-static struct byte_tokenizer plain = {.fingerprint = 8};
-
-static struct corpus_options options_for(const char *source, struct byte_tokenizer *self) {
-    return (struct corpus_options){.source = source,
-                                   .tokenizer = self != NULL ? &byte_tokenizer : NULL,
-                                   .tokenizer_self = self};
-}
-
-static struct corpus *open_with(const struct corpus_options *options) {
-    struct corpus *corpus = NULL;
-    assert_ok(corpus_open(options, &corpus, &error), &error);
-    return corpus;
-}
-
-static struct corpus *open_source(const char *source, struct byte_tokenizer *self) {
-    const struct corpus_options options = options_for(source, self);
-    return open_with(&options);
-}
-
-static void refuse_with(const struct corpus_options *options, fw_status expected, const char *part,
-                        const char *other) {
-    struct corpus *corpus = NULL;
-    assert_fails(corpus_open(options, &corpus, &error), expected, &error, part, other);
-    assert_null(corpus);
-}
-
-static void refuse(const char *source, struct byte_tokenizer *self, fw_status expected,
-                   const char *part, const char *other) {
-    const struct corpus_options options = options_for(source, self);
-    refuse_with(&options, expected, part, other);
-}
-
-/* All tokens as text: 256 is '|', others themselves. Closes the corpus. */
-static const char *text_of(struct corpus *corpus) {
-    static char text[512];
-    uint16_t tokens[512];
-    const uint64_t n = corpus_tokens(corpus);
-    assert_true(n < 512);
-    corpus_read(corpus, 0, n, tokens);
-    for (uint64_t i = 0; i < n; i++) text[i] = tokens[i] == 256 ? '|' : (char)tokens[i];
-    text[n] = '\0';
-    corpus_close(corpus);
-    return text;
-}
-
-/* A shard of letters, without a documents file. */
-static void letters_shard(const char *name, const char *letters) {
-    uint16_t tokens[64] = {0};
-    const size_t n = strlen(letters);
-    for (size_t i = 0; i < n; i++) tokens[i] = (uint8_t)letters[i];
-    write_shard(name, SHARD_MAGIC, 1, (int32_t)n, tokens, n);
-}
-
-/* A shard of two documents as `fairway data` writes it, "|ab" and "|c". */
-static void documented_shard(const char *name, uint8_t fingerprint_byte) {
-    uint8_t fingerprint[32], hash[32];
-    memset(fingerprint, fingerprint_byte, sizeof fingerprint);
-    struct shard_writer *writer;
-    assert_ok(shard_create(name, fingerprint, &writer, &error), &error);
-    sha256_bytes("ab", 2, hash);
-    assert_ok(shard_append(writer, (uint16_t[]){256, 'a', 'b'}, 3, 2, hash, &error), &error);
-    sha256_bytes("c", 1, hash);
-    assert_ok(shard_append(writer, (uint16_t[]){256, 'c'}, 2, 1, hash, &error), &error);
-    assert_ok(shard_commit(writer, &error), &error);
-}
-
-/* Sources ------------------------------------------------------------------------------------- */
+/* ---- Sources ---- */
 
 static void test_shards(void **state) {
     (void)state;
@@ -187,7 +117,7 @@ static void test_documents_of_shards(void **state) {
     assert_string_equal(text_of(corpus), "|ab|c|ab|c|xy");
 }
 
-/* Choice and order ---------------------------------------------------------------------------- */
+/* ---- Choice and order ---- */
 
 static void write_letters_jsonl(void) {
     char lines[1024] = "";
@@ -257,7 +187,7 @@ static void test_shuffle_is_uniform(void **state) {
     for (int i = 0; i < 6; i++) assert_in_range(counts[i], 1000 - 150, 1000 + 150);
 }
 
-/* Limits -------------------------------------------------------------------------------------- */
+/* ---- Limits ---- */
 
 struct cut {
     uint64_t tokens, documents, raw_bytes, last_raw_bytes;
@@ -314,106 +244,7 @@ static void test_vocabulary(void **state) {
     refuse_with(&options, FW_E_RANGE, "token 99 at position 2", "vocabulary of 99");
 }
 
-/* Bad input ----------------------------------------------------------------------------------- */
-
-static void test_bad_sources(void **state) {
-    (void)state;
-    write_text("t", "text");
-    refuse("", &plain, FW_E_CONFIG, "no source", "text:");
-    refuse(" ,\n ", &plain, FW_E_CONFIG, "no source", "text:");
-    refuse("txt:t", &plain, FW_E_CONFIG, "txt:t", "text:FILES");
-    refuse("text:", &plain, FW_E_CONFIG, "text:", "names no file");
-    refuse("text:t", NULL, FW_E_CONFIG, "\"text:t\" needs a tokenizer", "[tokenizer]");
-    refuse("none.bin", NULL, FW_E_NOT_FOUND, "none.bin", "no file");
-    refuse("none*.bin", NULL, FW_E_NOT_FOUND, "none*.bin", "matches");
-    refuse("jsonl:none", &plain, FW_E_NOT_FOUND, "none", "no file");
-    refuse("list:none", &plain, FW_E_NOT_FOUND, "none", "no file");
-    refuse("t", NULL, FW_E_FORMAT, "t is not a token shard", "4 bytes");
-    refuse("text:.", &plain, FW_E_IO, "directory", "./*");
-    refuse("jsonl:.", &plain, FW_E_IO, ".", "directory");
-    refuse(".", &plain, FW_E_IO, ".", "directory");
-}
-
-static void test_where_opens_the_message(void **state) {
-    (void)state;
-    struct corpus_options options = options_for("none.bin", NULL);
-    options.where = "x.ini:12: data.train";
-    refuse_with(&options, FW_E_NOT_FOUND, "x.ini:12: data.train: there is no file none.bin",
-                "none.bin");
-}
-
-static void test_empty(void **state) {
-    (void)state;
-    letters_shard("e.bin", "");
-    refuse("e.bin", NULL, FW_E_FORMAT, "e.bin", "no tokens");
-    write_text("e.jsonl", "\n \n");
-    refuse("jsonl:e.jsonl", &with_begin, FW_E_FORMAT, "e.jsonl", "no tokens");
-    write_text("e.txt", "");
-    refuse("text:e.txt", &plain, FW_E_FORMAT, "e.txt", "no tokens");
-    assert_string_equal(text_of(open_source("text:e.txt", &with_begin)), "|");
-}
-
-static void refuse_line(const char *line, const char *why) {
-    char text[256];
-    (void)snprintf(text, sizeof text, "{\"text\":\"fine\"}\n\n%s\n{\"text\":\"fine\"}\n", line);
-    write_text("bad.jsonl", text);
-    refuse("jsonl:bad.jsonl", &plain, FW_E_FORMAT, "bad.jsonl:3: ", why);
-}
-
-static void test_bad_json(void **state) {
-    (void)state;
-    refuse_line("{\"text\": \"no end}", "not one JSON object");
-    refuse_line("{\"text\": \"a\"} {\"text\": \"b\"}", "not one JSON object");
-    refuse_line("plain text", "not one JSON object");
-    refuse_line("[\"text\"]", "not an object");
-    refuse_line("\"text\"", "not an object");
-    refuse_line("{\"Text\": \"a\"}", "no \"text\"");
-    refuse_line("{\"text\": 5}", "not a string");
-    refuse_line("{\"text\": null}", "not a string");
-    refuse_line("{\"text\": \"\\ud800\"}", "not one JSON object");
-    refuse_line("{\"text\": \"a\\u0000b\"}", "NUL");
-    refuse_line("{\"text\": \"a\\\\\\u0000b\"}", "NUL");
-    write_bytes("nul.jsonl", "{\"text\":\"a\0b\"}", 14);
-    refuse("jsonl:nul.jsonl", &plain, FW_E_FORMAT, "nul.jsonl:1: ", "NUL");
-}
-
-static void test_bad_shards(void **state) {
-    (void)state;
-    const uint16_t tokens[4] = {1, 2, 3, 4};
-    letters_shard("a.bin", "good");
-    write_shard("cut.bin", SHARD_MAGIC, 1, 5, tokens, 4);
-    refuse("a.bin cut.bin", NULL, FW_E_FORMAT, "cut.bin is truncated", "5 tokens = 1034 bytes");
-    write_shard("v.bin", SHARD_MAGIC, 7, 4, tokens, 4);
-    refuse("v.bin", NULL, FW_E_FORMAT, "v.bin", "version 7");
-    write_shard("m.bin", 1, 1, 4, tokens, 4);
-    refuse("m.bin", NULL, FW_E_FORMAT, "m.bin", "1 instead of 20240520");
-}
-
-static void test_bad_documents(void **state) {
-    (void)state;
-    documented_shard("a.bin", 7);
-    corpus_close(open_source("a.bin", &with_begin));
-    corpus_close(open_source("a.bin", NULL));
-    documented_shard("other.bin", 9);
-    refuse("other.bin", &with_begin, FW_E_CONFIG, "other.bin", "another tokenizer");
-    size_t size;
-    char *data = read_bytes("a.bin.documents", &size);
-    data[60] = 1;
-    write_bytes("a.bin.documents", data, size);
-    free(data);
-    refuse("a.bin", &with_begin, FW_E_CHECKSUM, "a.bin.documents", "damaged");
-    write_text("a.bin.documents", "not that");
-    refuse("a.bin", &with_begin, FW_E_FORMAT, "a.bin.documents", "documents file");
-}
-
-static void test_tokenizer_out_of_bounds(void **state) {
-    (void)state;
-    struct byte_tokenizer stray = {.stray = 999};
-    write_text("t", "abXc");
-    refuse("text:t", &stray, FW_E_RANGE, "token 999", "tokenizer");
-}
-
-/* Real shards ---------------------------------------------------------------------------------- */
+/* ---- Real shards ---- */
 
 static void test_real_shard(void **state) {
     (void)state;
@@ -454,13 +285,6 @@ int main(void) {
         TEST(test_shuffle_is_uniform),
         TEST(test_max_tokens),
         TEST(test_vocabulary),
-        TEST(test_bad_sources),
-        TEST(test_where_opens_the_message),
-        TEST(test_empty),
-        TEST(test_bad_json),
-        TEST(test_bad_shards),
-        TEST(test_bad_documents),
-        TEST(test_tokenizer_out_of_bounds),
         TEST(test_real_shard),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -101,6 +101,37 @@ static void test_abandon_leaves_nothing(void **state) {
     assert_string_equal(listing(), "out ");
 }
 
+/* Prepared files are complete but not there yet; abandoning them leaves nothing. */
+static void test_prepare(void **state) {
+    (void)state;
+    struct file_writer *writer;
+    write_text("out", "old");
+    for (int commit = 0; commit < 2; commit++) {
+        assert_ok(file_create("out", &writer, &error), &error);
+        assert_ok(file_append(writer, "new", 3, &error), &error);
+        assert_ok(file_prepare(writer, &error), &error);
+        assert_content("out", "old");
+        char temporary[64];
+        (void)snprintf(temporary, sizeof temporary, "out.tmp-%ld", (long)getpid());
+        assert_content(temporary, "new");
+        if (commit == 1)
+            assert_ok(file_commit(writer, &error), &error);
+        else
+            file_abandon(writer);
+        assert_content("out", commit == 1 ? "new" : "old");
+        assert_string_equal(listing(), "out ");
+    }
+    assert_ok(file_create("out", &writer, &error), &error);
+    assert_ok(file_append(writer, "more", 4, &error), &error);
+    limit_file_size(2);
+    const fw_status status = file_prepare(writer, &error);
+    limit_file_size(0);
+    assert_fails(status, FW_E_IO, &error, "cannot write out", "removed");
+    assert_fails(file_commit(writer, &error), FW_E_IO, &error, "earlier");
+    assert_content("out", "new");
+    assert_string_equal(listing(), "out ");
+}
+
 /* Sizes around the writer's buffer, in pieces that do not divide it. */
 static void test_write_large(void **state) {
     (void)state;
@@ -282,6 +313,7 @@ int main(void) {
         TEST(test_map),
         TEST(test_write_appears_at_commit),
         TEST(test_abandon_leaves_nothing),
+        TEST(test_prepare),
         TEST(test_write_large),
         TEST(test_leftover_of_same_process_id),
         TEST(test_create_failures),

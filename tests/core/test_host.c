@@ -125,10 +125,129 @@ static void instances(void **state) {
     assert_null(instance.vtable);
 }
 
+static void count_entry(void *argument, const struct registry_entry *entry) {
+    int *n = argument;
+    assert_string_equal(entry->plugin->id, "store");
+    ++*n;
+}
+
+/* Once each, and only what was offered. */
+static void instances_are_remembered(void **state) {
+    (void)state;
+    struct host *own = NULL;
+    const struct host_options options = {.registry = registry};
+    assert_ok(host_create(&options, &own, &error), &error);
+    const fw_host *services = host_table(own);
+    int n = 0;
+    host_each_instantiated(own, count_entry, &n);
+    assert_int_equal(n, 0);
+    for (int i = 0; i < 2; i++) {
+        fw_instance instance = {.struct_size = sizeof instance};
+        assert_ok(
+            services->instantiate(services, FW_COMPRESSOR, "store", NULL, 0, &instance, &error),
+            &error);
+        services->release_instance(services, &instance);
+    }
+    host_each_instantiated(own, count_entry, &n);
+    assert_int_equal(n, 1);
+    host_destroy(own);
+}
+
+/* An instance whose allocator knows fewer fields is not written beyond them. */
+static void short_instances_are_refused(void **state) {
+    (void)state;
+    fw_instance instance = {.struct_size = offsetof(fw_instance, self)};
+    const fw_instance before = instance;
+    assert_fails(instantiate(FW_COMPRESSOR, "store", NULL, 0, &instance), FW_E_ARGUMENT, &error,
+                 "struct_size");
+    assert_memory_equal(&instance, &before, sizeof instance);
+}
+
+/* ---- devices that are not whole ---- */
+
+static fw_device half_device;
+static int n_counted, n_destroyed;
+
+static fw_status half_count(uint32_t *n, fw_error *why) {
+    n_counted++;
+    (void)fw_fail(why, FW_OK, "the driver is asleep");
+    *n = half_device.struct_size > 0;
+    return FW_OK;
+}
+static fw_status half_create(const fw_host *services, const fw_value *values, int32_t ordinal,
+                             fw_device **device, fw_error *why) {
+    (void)services, (void)values, (void)ordinal, (void)why;
+    *device = &half_device;
+    return FW_OK;
+}
+static void half_destroy(fw_device *device) {
+    assert_ptr_equal(device, &half_device);
+    n_destroyed++;
+}
+static const fw_device_driver half_driver = {.struct_size = sizeof half_driver,
+                                             .count = half_count,
+                                             .create = half_create,
+                                             .destroy = half_destroy};
+
+/* The device of `count` and `create` above, as it stands in half_device. */
+static fw_status open_half(void) {
+    static const fw_plugin plugin = {
+        .struct_size = sizeof plugin, .kind = FW_DEVICE, .id = "half", .vtable = &half_driver};
+    static const struct registry_entry entry = {.plugin = &plugin};
+    const struct plugin_choice choice = {.kind = FW_DEVICE, .name = "half", .entry = &entry};
+    return host_open_device(host, &choice, &error);
+}
+
+static fw_status no_copy(fw_device *device, void *to, const void *from, size_t n, fw_error *why) {
+    (void)device, (void)to, (void)from, (void)n;
+    return fw_fail(why, FW_E_INTERNAL, "never called");
+}
+static fw_status no_allocate(fw_device *device, size_t n, void **bytes, fw_error *why) {
+    (void)device, (void)n, (void)bytes;
+    return fw_fail(why, FW_E_INTERNAL, "never called");
+}
+static void no_release(fw_device *device, void *bytes) { (void)device, (void)bytes; }
+static fw_status no_wait(fw_device *device, fw_error *why) {
+    (void)device;
+    return fw_fail(why, FW_E_INTERNAL, "never called");
+}
+static fw_status no_zero(fw_device *device, void *bytes, size_t n, fw_error *why) {
+    (void)device, (void)bytes, (void)n;
+    return fw_fail(why, FW_E_INTERNAL, "never called");
+}
+
+static void half_devices(void **state) {
+    (void)state;
+    half_device = (fw_device){.struct_size = 0};
+    assert_fails(open_half(), FW_E_DEVICE, &error, "no half device: the driver is asleep");
+    assert_int_equal(n_counted, 1);
+    half_device.struct_size = offsetof(fw_device, ops);
+    assert_fails(open_half(), FW_E_UNSUPPORTED, &error, "device half", "bytes");
+    half_device = (fw_device){.struct_size = sizeof half_device,
+                              .compute_dtype = FW_F32,
+                              .allocate = no_allocate,
+                              .release = no_release,
+                              .copy_from_host = no_copy,
+                              .copy_to_host = no_copy,
+                              .copy = no_copy,
+                              .zero = no_zero};
+    assert_fails(open_half(), FW_E_UNSUPPORTED, &error, "synchronize");
+    half_device.synchronize = no_wait;
+    assert_fails(open_half(), FW_E_UNSUPPORTED, &error, "no ops");
+    assert_int_equal(n_destroyed, 3);
+    assert_null(table->device);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_index_once), cmocka_unit_test(seeds),     cmocka_unit_test(memory),
-        cmocka_unit_test(defaults),         cmocka_unit_test(instances),
+        cmocka_unit_test(every_index_once),
+        cmocka_unit_test(seeds),
+        cmocka_unit_test(memory),
+        cmocka_unit_test(defaults),
+        cmocka_unit_test(instances),
+        cmocka_unit_test(instances_are_remembered),
+        cmocka_unit_test(short_instances_are_refused),
+        cmocka_unit_test(half_devices),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

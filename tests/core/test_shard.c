@@ -180,6 +180,36 @@ static void test_abandon_and_no_room(void **state) {
     }
 }
 
+/* A replaced shard and its documents stay until the commit; then both are the new ones. */
+static void test_replace(void **state) {
+    (void)state;
+    write_two_documents("a.bin");
+    struct shard_writer *writer;
+    struct shard_documents documents;
+    const uint16_t tokens[3] = {0};
+    const uint8_t hash[32] = {0};
+    for (int commit = 0; commit < 2; commit++) {
+        assert_ok(shard_create("a.bin", fingerprint, &writer, &error), &error);
+        assert_ok(shard_append(writer, tokens, 3, 1, hash, &error), &error);
+        assert_ok(shard_prepare(writer, &error), &error);
+        assert_ok(documents_read("a.bin", 5, &documents, &error), &error);
+        assert_int_equal(documents.n, 2);
+        documents_free(&documents);
+        if (commit == 0)
+            shard_abandon(writer);
+        else
+            assert_ok(shard_commit(writer, &error), &error);
+        assert_string_equal(listing(), "a.bin a.bin.documents ");
+    }
+    struct shard shard;
+    assert_ok(shard_open("a.bin", &shard, &error), &error);
+    assert_int_equal(shard.n_tokens, 3);
+    assert_ok(documents_read("a.bin", 3, &documents, &error), &error);
+    assert_int_equal(documents.n, 1);
+    documents_free(&documents);
+    shard_close(&shard);
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, workspace_setup, workspace_teardown)
 
 int main(void) {
@@ -192,6 +222,7 @@ int main(void) {
         TEST(test_bad_documents),
         TEST(test_damaged_documents),
         TEST(test_abandon_and_no_room),
+        TEST(test_replace),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -22,7 +22,7 @@ cmp out/model.fairway again/model.fairway || fail "two runs with one seed differ
 differ out/model.fairway seeded/model.fairway "another seed gives the same artifact"
 
 "$fairway" run tiny.ini --set run.output=validated --set run.validate_every=5 >/dev/null
-[ "$(grep -c '"weights":"raw"' validated/log.jsonl)" -eq 3 ] || fail "expected 2 validations and the last"
+[ "$(grep -c '"what":"raw"' validated/log.jsonl)" -eq 3 ] || fail "expected 2 validations and the last"
 cmp out/model.fairway validated/model.fairway || fail "validation changed the training"
 
 "$fairway" run tiny.ini --set run.output=micro --set run.micro_batch=3 >micro.txt
@@ -31,3 +31,21 @@ awk -v a="$(score 'raw weights, plain' table.txt)" -v b="$(score 'raw weights, p
 
 "$fairway" run tiny.ini --set run.output=timed --set run.steps=0 --set run.seconds=1 >timed.txt
 grep -q 'steps' timed.txt || fail "a run limited by time reports nothing"
+
+# A feature that changes nothing is refused, but what was made is kept.
+refuse 'average.*equals the raw weights' "$fairway" run tiny.ini --set run.steps=1 --set run.output=one
+[ -s one/weights.fw ] && [ -s one/receipt.json ] || fail "the work of a refused run is lost"
+
+# The log and the receipt say what the table says.
+for what in raw averaged packed final cached; do
+  grep -q "\"what\":\"$what\"" out/log.jsonl || fail "the log lacks the score of $what"
+done
+for key in config_sha256 parameters sha256 sliding cached code_sources average_relative_distance; do
+  grep -q "\"$key\"" out/receipt.json || fail "the receipt lacks $key"
+done
+"$fairway" run tiny.ini --set run.output=bare --set cache.plugin=none --set average.plugin=none >/dev/null
+lacks '"cached"' bare/receipt.json "the receipt has a cached score without a cache"
+lacks '"averaged"' bare/receipt.json "the receipt has averaged weights without an averager"
+
+"$fairway" train tiny.ini --set run.output=watched --set run.validate_every=4 >/dev/null
+grep -q '"what":"raw"' watched/train.jsonl || fail "train ignores run.validate_every"

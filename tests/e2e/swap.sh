@@ -25,3 +25,9 @@ swap raw --set average.plugin=none
 lacks 'averaged' raw.txt "an average without an averager"
 swap adam --set optimizer.matrix.plugin=adamw
 differ base/model.fairway adam/model.fairway "adamw trains the same weights as muon"
+
+# A plugin named by its path, and one in a directory of one's own, work like any other.
+mkdir mine
+cp "$(dirname "$fairway")/../lib/fairway/v0/compressor-lzma.so" mine/compressor-own.so
+swap by_path --set "compress.plugin=$folder/mine/compressor-own.so"
+cmp base/model.fairway by_path/model.fairway || fail "a plugin named by its path packs otherwise"

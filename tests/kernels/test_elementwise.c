@@ -4,8 +4,7 @@
 
 #include <math.h>
 
-/* ---- activations ------------------------------------------------------------------------------
- */
+/* ---- activations ---- */
 
 typedef struct activation_problem {
     array *x, *out, *d_out, *d_x;
@@ -82,8 +81,7 @@ static void test_activation_tails(void **state) {
     }
 }
 
-/* ---- sums -------------------------------------------------------------------------------------
- */
+/* ---- sums ---- */
 
 static void test_axpby(void **state) {
     (void)state;
@@ -119,8 +117,7 @@ static void test_lerp(void **state) {
     expect_close("y", y, want, 2e-7);
 }
 
-/* ---- casts ------------------------------------------------------------------------------------
- */
+/* ---- casts ---- */
 
 /* The nearest value with `bits` of fraction (ties to even), whose steps are never below `least`:
  * in double, by scaling to an integer. */
@@ -194,8 +191,7 @@ static void test_cast_round_trip(void **state) {
     }
 }
 
-/* ---- reductions -------------------------------------------------------------------------------
- */
+/* ---- reductions ---- */
 
 static double reference_reduce(uint32_t reduction, const array *x, const array *y) {
     double total = 0.0;

@@ -7,8 +7,7 @@
 
 enum { MOST = 8192 };
 
-/* ---- rmsnorm ----------------------------------------------------------------------------------
- */
+/* ---- rmsnorm ---- */
 
 typedef struct norm_problem {
     int64_t rows, width;
@@ -97,8 +96,7 @@ static void test_rmsnorm_accumulates(void **state) {
     expect_close("half of two", p.d_x, half->host, tolerance(1e-7, 4e-3));
 }
 
-/* ---- residual + norm --------------------------------------------------------------------------
- */
+/* ---- residual + norm ---- */
 
 enum { WEIGHT_A = 1, WEIGHT_B = 2, WITH_B = 4, WITH_NORM = 8, WITH_D_SUM = 16 };
 

@@ -50,8 +50,7 @@ static void test_clip(void **state) {
     run_clip((double)INFINITY, 1.0, 0.0, 0);
 }
 
-/* ---- AdamW ------------------------------------------------------------------------------------
- */
+/* ---- AdamW ---- */
 
 typedef struct adamw_problem {
     array *x, *g, *m, *v, *copy;
@@ -127,8 +126,7 @@ static void test_adamw_skips(void **state) {
     expect_close("second moment", p.v, v, 0.0);
 }
 
-/* ---- momentum and updates ---------------------------------------------------------------------
- */
+/* ---- momentum and updates ---- */
 
 static void run_momentum(int64_t n, uint32_t nesterov, uint32_t finite) {
     fw_step step = step_of(0);
@@ -188,8 +186,7 @@ static void test_apply_update(void **state) {
     run_update(30, 0);
 }
 
-/* ---- Newton-Schulz ----------------------------------------------------------------------------
- */
+/* ---- Newton-Schulz ---- */
 
 static void run_newton_schulz(int64_t batch, int64_t rows, int64_t columns, int in_place) {
     const int64_t one = rows * columns, n = (batch > 0 ? batch : 1) * one;
@@ -228,8 +225,7 @@ static void test_newton_schulz(void **state) {
     run_newton_schulz(2, 1, 7, 0);
 }
 
-/* ---- quantization-aware training ---------------------------------------------------------------
- */
+/* ---- quantization-aware training ---- */
 
 static void test_row_absmax(void **state) {
     (void)state;

@@ -1,17 +1,20 @@
 /* Exponential moving average of the weights: average <- average + (1 - decay) (weights - average)
- * after every step, beginning at the weights of the first one. Source: Polyak and Juditsky, 1992,
- * in the exponential form that networks use. */
+ * after every step, beginning at the weights of the first one. With `warmup` the decay of step t is
+ * at most (1 + t) / (10 + t): else a run of a few hundred steps exports mostly its beginning.
+ * Source: Polyak and Juditsky, 1992, in the exponential form that networks use. */
+#include <stdbool.h>
 #include <string.h>
 
 #include <fairway/averager.h>
 #include <fairway/ops.h>
 #include <fairway/plugin.h>
 
-enum { DECAY };
+enum { DECAY, WARMUP, N_PARAMS };
 
 typedef struct ema {
     const fw_host *host;
     double decay;
+    bool warmup;
     int64_t updates; /* seen so far; the first one copies */
 } ema;
 
@@ -21,7 +24,8 @@ static fw_status create(const fw_host *host, const fw_value *values, void **self
     ema *average = host->allocate(host, sizeof *average);
     if (average == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for ema (%zu bytes)", sizeof *average);
-    *average = (ema){.host = host, .decay = values[DECAY].real};
+    *average =
+        (ema){.host = host, .decay = values[DECAY].real, .warmup = values[WARMUP].integer != 0};
     *self = average;
     return FW_OK;
 }
@@ -37,6 +41,12 @@ static fw_status copy(fw_device *device, const fw_tensor *from, const fw_tensor 
     return device->copy(device, to->data, from->data, bytes, error);
 }
 
+static double decay_now(const ema *average) {
+    const double steps = (double)average->updates;
+    const double most = (1.0 + steps) / (10.0 + steps);
+    return average->warmup && most < average->decay ? most : average->decay;
+}
+
 static fw_status update(void *self, const fw_averager_call *call, fw_error *error) {
     ema *average = self;
     fw_device *device = average->host->device;
@@ -47,7 +57,7 @@ static fw_status update(void *self, const fw_averager_call *call, fw_error *erro
             continue;
         }
         const fw_lerp lerp = {.struct_size = sizeof lerp,
-                              .weight = (float)(1.0 - average->decay),
+                              .weight = (float)(1.0 - decay_now(average)),
                               .x = tensor->parameter,
                               .y = tensor->slot[0]};
         FW_TRY(device->ops->lerp(device, &lerp, error));
@@ -95,8 +105,12 @@ static fw_status load(void *self, const void *state, size_t bytes, fw_error *err
     return FW_OK;
 }
 
-static const fw_param params[] = {FW_PARAM_RANGE(FW_PARAM_FLOAT, "decay", "0.997", 0, 0.999999, "",
-                                                 "share of the average that each step keeps")};
+static const fw_param params[N_PARAMS] = {
+    [DECAY] = FW_PARAM_RANGE(FW_PARAM_FLOAT, "decay", "0.997", 0, 0.999999, "",
+                             "share of the average that each step keeps"),
+    [WARMUP] = FW_PARAM_PLAIN(FW_PARAM_BOOL, "warmup", "yes",
+                              "keep less at first: at step t at most (1 + t) / (10 + t)"),
+};
 
 static const fw_averager vtable = {.struct_size = sizeof vtable,
                                    .n_slots = 1,
@@ -115,7 +129,7 @@ static const fw_plugin plugin = {.struct_size = sizeof plugin,
                                  .vendor = "Fairway",
                                  .license = "MIT",
                                  .devices = FW_CPU | FW_CUDA,
-                                 .n_params = sizeof params / sizeof params[0],
+                                 .n_params = N_PARAMS,
                                  .params = params,
                                  .vtable = &vtable};
 

@@ -8,7 +8,7 @@
  * The prediction is in one of four forms; the host computes the final probability from it:
  *   mix        p'(v) = lm_weight * p(v) + mass(v), with lm_weight + sum of masses = 1 (within 1e-6,
  *              then divided by the exact sum). A mass may be negative as long as every resulting
- *              probability stays >= 1e-12.
+ *              probability stays >= 1e-12; lm_weight lies in [0, 1000].
  *   tilt       p'(v) = p(v) * gain(v) / Z, gain = 1 for tokens not listed; the host computes Z and
  *              refuses Z < 1e-6.
  *   dense      p'(v) = probabilities[v], all V of them, summing to 1 within 1e-6.
