@@ -86,9 +86,14 @@ static fw_status pack_description(const struct bytes *plain, struct bytes *packe
     const size_t bound = lzma_stream_buffer_bound(plain->size);
     packed->data = malloc(bound);
     packed->capacity = bound;
+    lzma_options_lzma options;
+    lzma_filter filters[] = {{LZMA_FILTER_LZMA2, &options}, {LZMA_VLI_UNKNOWN, NULL}};
+    (void)lzma_lzma_preset(&options, 9 | LZMA_PRESET_EXTREME);
+    options.dict_size =
+        plain->size > LZMA_DICT_SIZE_MIN ? (uint32_t)plain->size : LZMA_DICT_SIZE_MIN;
     if (plain->failed || packed->data == NULL ||
-        lzma_easy_buffer_encode(9 | LZMA_PRESET_EXTREME, LZMA_CHECK_NONE, NULL, plain->data,
-                                plain->size, packed->data, &packed->size, bound) != LZMA_OK)
+        lzma_stream_buffer_encode(filters, LZMA_CHECK_NONE, NULL, plain->data, plain->size,
+                                  packed->data, &packed->size, bound) != LZMA_OK)
         return fw_fail(error, FW_E_MEMORY, "no memory to pack the artifact's description");
     return FW_OK;
 }

@@ -64,8 +64,6 @@ static uint64_t take_little_endian(struct byte_reader *reader, size_t size) {
     return value;
 }
 
-uint8_t bytes_take_u8(struct byte_reader *reader) { return (uint8_t)take_little_endian(reader, 1); }
-
 uint32_t bytes_take_u32(struct byte_reader *reader) {
     return (uint32_t)take_little_endian(reader, 4);
 }

@@ -29,7 +29,6 @@ struct byte_reader {
 
 /* A pointer to the next `size` bytes, NULL when there are fewer. */
 const uint8_t *bytes_take(struct byte_reader *reader, size_t size);
-uint8_t bytes_take_u8(struct byte_reader *reader);
 uint32_t bytes_take_u32(struct byte_reader *reader);
 uint64_t bytes_take_u64(struct byte_reader *reader);
 char *bytes_take_text(struct byte_reader *reader); /* caller frees; NULL on failure */

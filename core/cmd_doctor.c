@@ -105,6 +105,13 @@ static void report_own_compiler(void) {
     print_line("cc here", line[0] != '\0' ? line : path);
 }
 
+/* A library that cannot be asked while running: what pkg-config said when this was built. */
+static void report_built_with(const char *library, const char *version) {
+    char text[64];
+    (void)snprintf(text, sizeof text, "%.40s (at build time)", version);
+    print_line(library, version[0] != '\0' ? text : "unknown to pkg-config at build time");
+}
+
 static void report_build(void) {
     (void)puts("\nBuild");
     print_line("fairway", FAIRWAY_VERSION);
@@ -121,6 +128,9 @@ static void report_build(void) {
     print_line("interface", text);
     print_line("liblzma", lzma_version_string());
     print_line("cJSON", cJSON_Version());
+    report_built_with("inih", INIH_VERSION);
+    report_built_with("libmd", LIBMD_VERSION);
+    report_built_with("SentencePiece", SENTENCEPIECE_VERSION);
 }
 
 static void report_device(struct checkup *checkup, const fw_plugin *plugin) {

@@ -125,10 +125,6 @@ static fw_status open_corpus(const struct arguments *arguments, const struct eva
     return corpus_open(&own, corpus, error);
 }
 
-static bool cache_is_on(const struct experiment *experiment) {
-    return strcmp(experiment->cache.entry->plugin->id, "none") != 0;
-}
-
 static void print_result(const struct scorer *scorer, const struct corpus *corpus,
                          const struct evaluate_result *result) {
     const struct experiment *experiment = scorer->session.experiment;
@@ -136,7 +132,7 @@ static void print_result(const struct scorer *scorer, const struct corpus *corpu
     if (most > 0 && most < tokens)
         (void)printf("first %llu of %llu tokens (eval.max_tokens)\n", (unsigned long long)most,
                      (unsigned long long)tokens);
-    char label[128], remark[128] = "";
+    char label[128], remark[128];
     (void)printf("%llu targets, %llu bytes, %.1f s (%.0f tokens/s)\n",
                  (unsigned long long)result->targets, (unsigned long long)result->bytes,
                  result->seconds, (double)result->targets / result->seconds);
@@ -147,13 +143,9 @@ static void print_result(const struct scorer *scorer, const struct corpus *corpu
     else
         (void)snprintf(label, sizeof label, "plain");
     report_print_score(label, &result->model, "");
-    if (!cache_is_on(experiment)) return;
-    if (result->invalid)
-        (void)snprintf(remark, sizeof remark,
-                       "INVALID: the distribution sums to %.4g (largest %.4g)", result->mean_sum,
-                       result->largest_sum);
+    if (!choice_is_on(&experiment->cache)) return;
     (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.entry->plugin->id);
-    report_print_score(label, &result->cached, remark);
+    report_print_score(label, &result->cached, report_cache_remark(result, remark, sizeof remark));
 }
 
 static fw_status eval(const struct arguments *arguments, const struct eval_options *options,
@@ -168,7 +160,7 @@ static fw_status eval(const struct arguments *arguments, const struct eval_optio
     if (status == FW_OK)
         status = score_corpus(&scorer.session, scorer.model, scorer.artifact.table, corpus,
                               experiment->eval.mode, (uint64_t)experiment->eval.max_tokens,
-                              cache_is_on(experiment), "evaluate", &result, error);
+                              choice_is_on(&experiment->cache), "evaluate", &result, error);
     if (status == FW_OK) print_result(&scorer, corpus, &result);
     corpus_close(corpus);
     session_close(&text_session);

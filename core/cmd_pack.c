@@ -12,7 +12,9 @@ static const char help[] =
     "                        [--plugin-dir DIR]...\n\n"
     "Packs RUN/weights.fw as RUN/resolved.ini says into an artifact (RUN/model.fairway unless "
     "--out\n"
-    "says otherwise). RUN is the directory of a `fairway run` or `fairway train`.\n\n"
+    "says otherwise; the run's receipt, which speaks of the old artifact, is removed then). RUN "
+    "is\n"
+    "the directory of a `fairway run` or `fairway train`.\n\n"
     "examples\n"
     "  fairway pack runs/quickstart --set quantize.plugin=none --out /tmp/float16.fairway\n"
     "  fairway pack runs/quickstart --weights raw --set compress.plugin=store --out "
@@ -52,7 +54,8 @@ static fw_status read_and_pack(struct pipeline *pipeline, const struct weights_f
 
 static fw_status pack(const struct arguments *arguments, const struct pack_options *options,
                       fw_error *error) {
-    char ini[4096], weights[4096], out[4096];
+    char ini[4096], weights[4096], out[4096], receipt[4096];
+    (void)snprintf(receipt, sizeof receipt, "%s/receipt.json", arguments->input);
     (void)snprintf(ini, sizeof ini, "%s/resolved.ini", arguments->input);
     (void)snprintf(weights, sizeof weights, "%s/weights.fw", arguments->input);
     (void)snprintf(out, sizeof out, "%s/model.fairway", arguments->input);
@@ -63,6 +66,8 @@ static fw_status pack(const struct arguments *arguments, const struct pack_optio
     const char *path = options->out != NULL ? options->out : out;
     fw_status status = weights_open(weights, &file, error);
     if (status == FW_OK) status = read_and_pack(&pipeline, file, options, path, error);
+    /* The receipt of the run speaks of the artifact that this one has replaced. */
+    if (status == FW_OK && options->out == NULL) (void)remove(receipt);
     if (status == FW_OK)
         (void)printf("%s: %zu bytes, %s weights, quantizer %s, compressor %s, %.1f s\n", path,
                      pipeline.report.artifact_bytes, options->weights,

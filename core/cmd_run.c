@@ -67,7 +67,7 @@ static fw_status score_artifact(struct pipeline *pipeline, const struct argument
     FW_TRY(status);
     struct report *report = &pipeline->report;
     report->seconds[PHASE_RELOAD] += clock_seconds() - begin;
-    report->cache_on = strcmp(experiment->cache.entry->plugin->id, "none") != 0;
+    report->cache_on = choice_is_on(&experiment->cache);
     status = score_corpus(&scorer.session, scorer.model, scorer.artifact.table, corpus, EVAL_PLAIN,
                           (uint64_t)experiment->eval.ladder_tokens, false, "packed",
                           &report->packed, error);
@@ -134,7 +134,7 @@ static fw_status compare(struct pipeline *pipeline, fw_error *error) {
 static fw_status run(struct pipeline *pipeline, const struct arguments *arguments,
                      fw_error *error) {
     char path[4096];
-    FW_TRY(pipeline_train(pipeline, error));
+    FW_TRY(pipeline_train(pipeline, "log.jsonl", error));
     FW_TRY(pipeline_save_weights(pipeline, error));
     FW_TRY(score_trained(pipeline, error));
     (void)snprintf(path, sizeof path, "%s", session_path(&pipeline->session, "model.fairway"));
@@ -157,7 +157,7 @@ int cmd_run(int argc, char **argv) {
         return 0;
     }
     struct pipeline pipeline;
-    if (status == FW_OK) status = pipeline_open(&arguments, "log.jsonl", true, &pipeline, &error);
+    if (status == FW_OK) status = pipeline_open(&arguments, true, &pipeline, &error);
     if (status != FW_OK) return report_failure(status, &error);
     status = run(&pipeline, &arguments, &error);
     progress_end(&pipeline.session.progress);

@@ -11,7 +11,7 @@ static const char help[] =
     "  fairway pack runs/try --set quantize.plugin=none\n";
 
 static fw_status train_and_save(struct pipeline *pipeline, fw_error *error) {
-    FW_TRY(pipeline_train(pipeline, error));
+    FW_TRY(pipeline_train(pipeline, "train.jsonl", error));
     FW_TRY(pipeline_save_weights(pipeline, error));
     const struct train_result *result = &pipeline->report.training;
     (void)printf("trained %lld parameters for %lld steps in %.1f s; loss %.4f nats per token\n"
@@ -31,8 +31,7 @@ int cmd_train(int argc, char **argv) {
         return 0;
     }
     struct pipeline pipeline;
-    if (status == FW_OK)
-        status = pipeline_open(&arguments, "train.jsonl", false, &pipeline, &error);
+    if (status == FW_OK) status = pipeline_open(&arguments, false, &pipeline, &error);
     if (status != FW_OK) return report_failure(status, &error);
     status = train_and_save(&pipeline, &error);
     progress_end(&pipeline.session.progress);

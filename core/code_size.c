@@ -145,6 +145,8 @@ fw_status code_size_measure(const struct experiment *experiment, const struct ho
     if (status == FW_OK) {
         size->sources = xz_size(m.sources.data, m.sources.size);
         size->binaries = xz_size(m.binaries.data, m.binaries.size);
+        if (size->sources == 0 || size->binaries == 0)
+            status = fw_fail(error, FW_E_MEMORY, "no memory to pack the code");
         size->counted = size->sources > size->binaries ? size->sources : size->binaries;
     }
     bytes_free(&m.sources);

@@ -71,6 +71,10 @@ static const char *place(const struct config *config, const char *section, const
     return entry != NULL ? entry->where : config->path;
 }
 
+bool choice_is_on(const struct plugin_choice *choice) {
+    return strcmp(choice->entry->plugin->id, "none") != 0;
+}
+
 fw_status choice_fail(const struct plugin_choice *choice, fw_status status, const char *why,
                       fw_error *error) {
     return fw_fail(error, status, "%s: [%s] plugin %s: %s",

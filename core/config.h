@@ -136,6 +136,9 @@ fw_status config_plugin_overrides(struct config *config, const char **overrides,
 /* FILE:LINE of a key, "command line" or "default": for messages of later stages. Never NULL. */
 const char *config_where(const struct config *config, const char *section, const char *key);
 
+/* Whether a bound choice does something: the plugins called "none" leave things as they are. */
+bool choice_is_on(const struct plugin_choice *choice);
+
 /* Say where the plugin that failed was chosen: "FILE:LINE: [SECTION] plugin ID: WHY"; returns
  * `status`. For what its create() and plan() report. */
 fw_status choice_fail(const struct plugin_choice *choice, fw_status status, const char *why,

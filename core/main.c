@@ -1,4 +1,5 @@
 /* fairway: argv -> verb. The table below is the program's table of contents. */
+#include <errno.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -74,6 +75,13 @@ static int cmd_help(int argc, char **argv) {
     return command->run(2, arguments);
 }
 
+/* Results that could not be written to standard output are lost: say so. */
+static int close_output(int code) {
+    if (fflush(stdout) == 0 && ferror(stdout) == 0) return code;
+    (void)fprintf(stderr, "fairway: standard output cannot be written: %s\n", strerror(errno));
+    return code != 0 ? code : 2;
+}
+
 int main(int argc, char **argv) {
     waiting_limit_spinning(argv);
     (void)signal(SIGPIPE, SIG_IGN);
@@ -81,12 +89,13 @@ int main(int argc, char **argv) {
         print_usage(stderr);
         return 2;
     }
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) return cmd_help(1, argv + 1);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return close_output(cmd_help(1, argv + 1));
     if (strcmp(argv[1], "--version") == 0) {
         (void)puts("fairway " FAIRWAY_VERSION);
         return 0;
     }
     const struct command *command = find_command(argv[1]);
-    if (command != NULL) return command->run(argc - 1, argv + 1);
+    if (command != NULL) return close_output(command->run(argc - 1, argv + 1));
     return no_verb(argv[1]);
 }

@@ -30,10 +30,13 @@ static fw_status packer_open(struct packer *packer, const struct experiment *exp
     for (uint32_t i = 0; i < packer->n_weights; i++) packer->weights[i] = model_weight(model, i);
     packer->quantizer = experiment->quantize.entry->plugin->vtable;
     packer->compressor = experiment->compress.entry->plugin->vtable;
-    FW_TRY(packer->quantizer->create(host, experiment->quantize.values, &packer->quantizer_self,
-                                     error));
-    return packer->compressor->create(host, experiment->compress.values, &packer->compressor_self,
-                                      error);
+    fw_error why = {.struct_size = sizeof why};
+    fw_status status =
+        packer->quantizer->create(host, experiment->quantize.values, &packer->quantizer_self, &why);
+    if (status != FW_OK) return choice_fail(&experiment->quantize, status, why.message, error);
+    status = packer->compressor->create(host, experiment->compress.values, &packer->compressor_self,
+                                        &why);
+    return status == FW_OK ? FW_OK : choice_fail(&experiment->compress, status, why.message, error);
 }
 
 static void packer_close(struct packer *packer) {
@@ -128,22 +131,31 @@ static fw_status compress(struct packer *packer, struct artifact *artifact, fw_e
     return FW_OK;
 }
 
+fw_status pack_check(const struct experiment *experiment, const fw_host *host,
+                     const struct model *model, fw_error *error) {
+    struct packer packer;
+    const fw_status status = packer_open(&packer, experiment, host, model, error);
+    packer_close(&packer);
+    return status;
+}
+
 fw_status pack_weights(const struct experiment *experiment, const fw_host *host,
                        const struct model *model, const float *weights, struct artifact *artifact,
                        fw_error *error) {
     struct packer packer;
     fw_error why = {.struct_size = sizeof why};
-    const struct plugin_choice *at = &experiment->quantize;
-    fw_status status = packer_open(&packer, experiment, host, model, &why);
-    if (status == FW_OK) status = quantize(&packer, weights, artifact, &why);
+    fw_status status = packer_open(&packer, experiment, host, model, error);
     if (status == FW_OK) {
-        at = &experiment->compress;
+        status = quantize(&packer, weights, artifact, &why);
+        if (status != FW_OK) (void)choice_fail(&experiment->quantize, status, why.message, error);
+    }
+    if (status == FW_OK) {
         status = compress(&packer, artifact, &why);
+        if (status != FW_OK) (void)choice_fail(&experiment->compress, status, why.message, error);
     }
     free_streams(artifact->streams, artifact->n_streams);
     packer_close(&packer);
-    if (status == FW_OK) return FW_OK;
-    return fw_fail(error, status, "[%s] plugin %s: %s", at->section, at->name, why.message);
+    return status;
 }
 
 /* ---- unpacking ---- */

@@ -5,6 +5,10 @@
 #include "artifact.h"
 #include "model.h"
 
+/* Create quantizer and compressor and destroy them again: their own word on their parameters. */
+fw_status pack_check(const struct experiment *experiment, const fw_host *host,
+                     const struct model *model, fw_error *error);
+
 /* Streams and payload of `weights` (a host arena of `model`), by [quantize] and [compress]. The
  * caller adds config and table, and frees the artifact. Errors carry section and plugin. */
 fw_status pack_weights(const struct experiment *experiment, const fw_host *host,

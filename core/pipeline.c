@@ -2,10 +2,11 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "artifact.h"
+#include "cache_stream.h"
 #include "clock.h"
+#include "files.h"
 #include "pack.h"
 #include "scorer.h"
 #include "weights_file.h"
@@ -16,8 +17,17 @@ static fw_status need_ini(const struct arguments *arguments, fw_error *error) {
                    "no INI file is given; try `fairway run configs/quickstart.ini`");
 }
 
-static fw_status open_all(const struct arguments *arguments, const char *log_name,
-                          bool with_validation, struct pipeline *pipeline, fw_error *error) {
+/* A cache that cannot be created is refused now, not after the training. */
+static fw_status check_cache(const struct session *session, fw_error *error) {
+    struct cache_stream *stream = NULL;
+    FW_TRY(cache_stream_open(&session->experiment->cache, session->services, session->table, 0,
+                             true, &stream, error));
+    cache_stream_close(stream);
+    return FW_OK;
+}
+
+static fw_status open_all(const struct arguments *arguments, bool with_validation,
+                          struct pipeline *pipeline, fw_error *error) {
     struct session *session = &pipeline->session;
     FW_TRY(need_ini(arguments, error));
     FW_TRY(session_open(arguments, arguments->input, NULL, CONFIG_BIND_ALL, session, error));
@@ -25,16 +35,16 @@ static fw_status open_all(const struct arguments *arguments, const char *log_nam
     FW_TRY(session_open_training(session, error));
     if (with_validation || session->experiment->run.validate_every > 0)
         FW_TRY(session_open_validation(session, error));
-    /* Before anything is written: a model that cannot be built is refused here. */
     FW_TRY(scoring_model(session, session->table->vocabulary, &pipeline->scoring, error));
-    return session_open_directory(session, log_name, error);
+    FW_TRY(pack_check(session->experiment, session->services, pipeline->scoring, error));
+    return check_cache(session, error);
 }
 
-fw_status pipeline_open(const struct arguments *arguments, const char *log_name,
-                        bool with_validation, struct pipeline *pipeline, fw_error *error) {
+fw_status pipeline_open(const struct arguments *arguments, bool with_validation,
+                        struct pipeline *pipeline, fw_error *error) {
     const double begin = clock_seconds();
     *pipeline = (struct pipeline){0};
-    const fw_status status = open_all(arguments, log_name, with_validation, pipeline, error);
+    const fw_status status = open_all(arguments, with_validation, pipeline, error);
     pipeline->report.seconds[PHASE_LOAD] = clock_seconds() - begin;
     if (status != FW_OK) pipeline_close(pipeline);
     return status;
@@ -116,30 +126,40 @@ static void note_training(struct pipeline *pipeline, const struct model *model,
     report->parameters = model_parameters(model);
     report->forward_backward_flops =
         3 * model_forward_flops(model, 1, sequence) * ((double)result->tokens / (double)sequence);
-    report->average_on =
-        strcmp(pipeline->session.experiment->average.entry->plugin->id, "none") != 0;
+    report->average_on = choice_is_on(&pipeline->session.experiment->average);
     pipeline->raw = result->raw;
     pipeline->averaged = result->averaged;
 }
 
-fw_status pipeline_train(struct pipeline *pipeline, fw_error *error) {
+/* Build the trainer, then open the run directory, then train: nothing is written, and nothing of an
+ * earlier run removed, before all that can be refused has been. */
+static fw_status train_model(struct pipeline *pipeline, struct model *model, const char *log_name,
+                             struct train_result *result, fw_error *error) {
     struct session *session = &pipeline->session;
-    const double begin = clock_seconds(), validated = pipeline->report.seconds[PHASE_VALIDATE];
-    struct model *model = NULL;
-    FW_TRY(create_training_model(session, &model, error));
     const struct train_options options = {.experiment = session->experiment,
                                           .host = session->services,
                                           .model = model,
                                           .corpus = session->training,
-                                          .log = session->log,
                                           .progress = &session->progress,
                                           .validate = session->validation != NULL ? validate : NULL,
                                           .validate_argument = pipeline};
-    struct train_result result;
+    struct trainer *trainer = NULL;
+    FW_TRY(trainer_create(&options, &trainer, error));
+    fw_status status = session_open_directory(session, log_name, error);
     const double limit = session->experiment->run.seconds;
     session->deadline = limit > 0 ? clock_seconds() + limit : 0;
-    const fw_status status = train(&options, &result, error);
+    if (status == FW_OK) status = trainer_run(trainer, session->log, result, error);
     session->deadline = 0;
+    trainer_destroy(trainer);
+    return status;
+}
+
+fw_status pipeline_train(struct pipeline *pipeline, const char *log_name, fw_error *error) {
+    const double begin = clock_seconds(), validated = pipeline->report.seconds[PHASE_VALIDATE];
+    struct model *model = NULL;
+    struct train_result result;
+    FW_TRY(create_training_model(&pipeline->session, &model, error));
+    const fw_status status = train_model(pipeline, model, log_name, &result, error);
     if (status == FW_OK) note_training(pipeline, model, &result);
     model_destroy(model);
     pipeline->report.seconds[PHASE_TRAIN] +=
@@ -186,7 +206,8 @@ fw_status pipeline_pack(struct pipeline *pipeline, const struct token_table *tab
                         const float *weights, const char *path, fw_error *error) {
     const double begin = clock_seconds();
     struct artifact artifact = {0};
-    const fw_status status = write_artifact(pipeline, table, weights, path, &artifact, error);
+    fw_status status = write_artifact(pipeline, table, weights, path, &artifact, error);
+    if (status == FW_OK) status = sha256_file(path, pipeline->report.artifact_hash, error);
     pipeline->report.artifact_bytes = artifact.file_bytes;
     artifact_free(&artifact);
     pipeline->report.seconds[PHASE_PACK] += clock_seconds() - begin;

@@ -12,14 +12,16 @@ struct pipeline {
     struct report report;
 };
 
-/* Session, run directory, tokenizer and corpora for the INI that `arguments` names; the validation
- * corpus too if the run validates on its way. */
-fw_status pipeline_open(const struct arguments *arguments, const char *log_name,
-                        bool with_validation, struct pipeline *pipeline, fw_error *error);
+/* Session, tokenizer, corpora and model for the INI that `arguments` names; the validation corpus
+ * too if the run validates on its way. Quantizer, compressor and cache are tried: what cannot work
+ * is refused here. */
+fw_status pipeline_open(const struct arguments *arguments, bool with_validation,
+                        struct pipeline *pipeline, fw_error *error);
 void pipeline_close(struct pipeline *pipeline);
 
-/* Train from scratch; leaves the raw and averaged weights. */
-fw_status pipeline_train(struct pipeline *pipeline, fw_error *error);
+/* Open the run directory with its log, and train from scratch; leaves the raw and averaged weights.
+ */
+fw_status pipeline_train(struct pipeline *pipeline, const char *log_name, fw_error *error);
 
 /* RUN/weights.fw. */
 fw_status pipeline_save_weights(struct pipeline *pipeline, fw_error *error);

@@ -43,30 +43,46 @@ static void print_xz(const char *label, size_t packed, size_t text) {
     (void)printf("  %-30s %10s %10.4f\n", label, "", 8.0 * (double)packed / (double)text);
 }
 
+const char *report_cache_remark(const struct evaluate_result *result, char *out, size_t size) {
+    out[0] = '\0';
+    if (result->invalid)
+        (void)snprintf(out, size, "INVALID: the distribution sums to %.4g (largest %.4g)",
+                       result->mean_sum, result->largest_sum);
+    return out;
+}
+
+/* The same weights at each stage, scored plainly, on the same tokens. */
+static void print_stages(const struct experiment *experiment, const struct report *report) {
+    char label[128], remark[128] = "", count[32];
+    if (report->packed.targets < report->final.targets)
+        (void)snprintf(remark, sizeof remark, "on the first %s tokens",
+                       with_commas(report->packed.targets + 1, count));
+    report_print_score("raw weights, plain", &report->raw.model, remark);
+    if (report->average_on) {
+        (void)snprintf(label, sizeof label, "averaged (%.16s), plain",
+                       experiment->average.entry->plugin->id);
+        report_print_score(label, &report->averaged.model, remark);
+    }
+    (void)snprintf(label, sizeof label, "packed (%.10s, %.8s), plain",
+                   experiment->quantize.entry->plugin->id, experiment->compress.entry->plugin->id);
+    report_print_score(label, &report->packed.model, remark);
+}
+
 static void print_scores(const struct session *session, const struct report *report) {
     const struct experiment *experiment = session->experiment;
-    char label[128], remark[128] = "";
+    char label[128], remark[128];
     report_print_score_header();
-    report_print_score("raw weights, plain", &report->raw.model, "");
-    if (report->average_on) {
-        (void)snprintf(label, sizeof label, "averaged (%.16s), plain", experiment->average.entry->plugin->id);
-        report_print_score(label, &report->averaged.model, "");
-    }
-    (void)snprintf(label, sizeof label, "packed (%.10s, %.8s), plain", experiment->quantize.entry->plugin->id,
-                   experiment->compress.entry->plugin->id);
-    report_print_score(label, &report->packed.model, "");
+    print_stages(experiment, report);
     if (experiment->eval.mode == EVAL_SLIDING) {
         (void)snprintf(label, sizeof label, "sliding %" PRId64 "/%" PRId64,
                        evaluate_window(experiment), experiment->eval.stride);
         report_print_score(label, &report->final.model, "");
     }
     if (report->cache_on) {
-        if (report->final.invalid)
-            (void)snprintf(remark, sizeof remark,
-                           "INVALID: the distribution sums to %.4g (largest %.4g)",
-                           report->final.mean_sum, report->final.largest_sum);
-        (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.entry->plugin->id);
-        report_print_score(label, &report->final.cached, remark);
+        (void)snprintf(label, sizeof label, "with cache (%.16s)",
+                       experiment->cache.entry->plugin->id);
+        report_print_score(label, &report->final.cached,
+                           report_cache_remark(&report->final, remark, sizeof remark));
     }
     print_xz("xz -9e of the validation text", report->validation_xz, report->validation_text);
     print_xz("xz -9e given the training text", report->prefixed_xz, report->validation_text);
@@ -160,8 +176,9 @@ static void add_scores(cJSON *receipt, const struct session *session, const stru
     if (report->validation_xz > 0) {
         const double text = (double)report->validation_text;
         (void)cJSON_AddNumberToObject(scores, "xz_bpb", 8.0 * (double)report->validation_xz / text);
-        (void)cJSON_AddNumberToObject(scores, "xz_given_training_bpb",
-                                      8.0 * (double)report->prefixed_xz / text);
+        if (report->prefixed_xz > 0)
+            (void)cJSON_AddNumberToObject(scores, "xz_given_training_bpb",
+                                          8.0 * (double)report->prefixed_xz / text);
     }
 }
 
@@ -188,6 +205,9 @@ static void add_plugin(void *argument, const struct plugin_choice *choice) {
 static void add_bytes(cJSON *receipt, const struct session *session, const struct report *report) {
     cJSON *bytes = cJSON_AddObjectToObject(receipt, "bytes");
     (void)cJSON_AddNumberToObject(bytes, "model", (double)report->artifact_bytes);
+    char hash[65];
+    sha256_hex(report->artifact_hash, hash);
+    (void)cJSON_AddStringToObject(bytes, "model_sha256", hash);
     (void)cJSON_AddNumberToObject(bytes, "code_sources", (double)report->code.sources);
     (void)cJSON_AddNumberToObject(bytes, "code_binaries", (double)report->code.binaries);
     (void)cJSON_AddNumberToObject(bytes, "total",

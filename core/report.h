@@ -26,6 +26,7 @@ struct report {
     struct evaluate_result raw, averaged, packed, final;
     bool average_on, cache_on;
     size_t artifact_bytes;
+    uint8_t artifact_hash[32]; /* SHA-256 of the file */
     struct code_size code;
     size_t validation_xz, prefixed_xz; /* bytes; 0: not asked for */
     size_t validation_text;            /* raw bytes that they stand for */
@@ -37,6 +38,9 @@ void report_print(const struct session *session, const struct report *report);
 /* One score as a line of a table: label, bits per byte, and by raw bytes where known. */
 void report_print_score(const char *label, const struct score *score, const char *remark);
 void report_print_score_header(void);
+
+/* What must stand beside a cached score: its mark when it is invalid, else "". Returns `out`. */
+const char *report_cache_remark(const struct evaluate_result *result, char *out, size_t size);
 
 /* RUN/receipt.json: everything that the table says and what it rests on. */
 fw_status report_write_receipt(const struct session *session, const struct report *report,

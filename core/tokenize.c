@@ -27,8 +27,10 @@ fw_status tokenizer_open(struct host *host, const struct plugin_choice *choice,
                        "sentencepiece with model = FILE");
     const fw_tokenizer *table = choice->entry->plugin->vtable;
     void *created = NULL;
-    FW_TRY(table->create(host_table(host), choice->values, &created, error));
-    const fw_status status = check(table, created, choice->name, error);
+    fw_error why = {.struct_size = sizeof why};
+    fw_status status = table->create(host_table(host), choice->values, &created, &why);
+    if (status != FW_OK) return choice_fail(choice, status, why.message, error);
+    status = check(table, created, choice->name, error);
     if (status != FW_OK) {
         table->destroy(created);
         return status;

@@ -12,6 +12,7 @@
 
 struct trainer {
     const struct train_options *options;
+    struct log *log;
     struct schedule schedule;
     struct optimizers *optimizers;
     struct averaging *averaging;
@@ -93,7 +94,7 @@ static fw_status log_step(const struct trainer *t, double loss, const fw_step *o
     (void)cJSON_AddNumberToObject(fields, "gradient_norm", (double)outcome->gradient_norm);
     (void)cJSON_AddNumberToObject(fields, "schedule", scale);
     (void)cJSON_AddNumberToObject(fields, "tokens_per_second", tokens_per_second(t));
-    return log_event(t->options->log, "step", fields, error);
+    return log_event(t->log, "step", fields, error);
 }
 
 static void show_progress(const struct trainer *t, double loss) {
@@ -192,31 +193,45 @@ static fw_status trainer_open(struct trainer *t, fw_error *error) {
                             &t->averaging, error);
 }
 
-static void trainer_close(struct trainer *t) {
+fw_status trainer_create(const struct train_options *options, struct trainer **trainer,
+                         fw_error *error) {
+    struct trainer *made = calloc(1, sizeof *made);
+    if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for training");
+    made->options = options;
+    const fw_status status = trainer_open(made, error);
+    if (status == FW_OK)
+        *trainer = made;
+    else
+        trainer_destroy(made);
+    return status;
+}
+
+void trainer_destroy(struct trainer *t) {
+    if (t == NULL) return;
     averaging_destroy(t->averaging);
     optimizers_destroy(t->optimizers);
     free(t->targets);
     free(t->inputs);
     batches_destroy(t->batches);
+    free(t);
 }
 
-fw_status train(const struct train_options *options, struct train_result *result, fw_error *error) {
-    struct trainer trainer = {.options = options};
+fw_status trainer_run(struct trainer *t, struct log *log, struct train_result *result,
+                      fw_error *error) {
     struct train_result made = {0};
-    fw_status status = trainer_open(&trainer, error);
-    if (status == FW_OK) status = train_steps(&trainer, error);
-    if (status == FW_OK) status = export_weights(&trainer, &made, error);
-    progress_end(options->progress);
+    t->log = log;
+    fw_status status = train_steps(t, error);
+    if (status == FW_OK) status = export_weights(t, &made, error);
+    progress_end(t->options->progress);
     if (status == FW_OK) {
-        made.steps = trainer.step;
-        made.tokens = (uint64_t)trainer.step * (uint64_t)(trainer.sequences * trainer.tokens);
-        made.seconds = trainer.elapsed;
-        made.loss = trainer.mean_loss;
+        made.steps = t->step;
+        made.tokens = (uint64_t)t->step * (uint64_t)(t->sequences * t->tokens);
+        made.seconds = t->elapsed;
+        made.loss = t->mean_loss;
         *result = made;
     } else {
         free(made.raw);
         free(made.averaged);
     }
-    trainer_close(&trainer);
     return status;
 }

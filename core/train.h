@@ -14,7 +14,6 @@ struct train_options {
     const fw_host *host;
     struct model *model; /* initialised */
     const struct corpus *corpus;
-    struct log *log; /* may be NULL */
     struct progress *progress;
     /* Called every run.validate_every steps with a host arena of the raw weights; may be NULL. */
     fw_status (*validate)(void *argument, int64_t step, const float *weights, fw_error *error);
@@ -33,8 +32,18 @@ struct train_result {
     float *raw, *averaged; /* host arenas; the caller frees both */
 };
 
-/* Errors: E_NUMERIC names the step and the first tensor whose gradient is not finite; E_LIMIT when
- * the averager took no part; E_CONFIG. */
-fw_status train(const struct train_options *options, struct train_result *result, fw_error *error);
+struct trainer;
+
+/* Everything that training needs, so that what cannot work is refused before anything is written.
+ * `options` must outlive the trainer. Errors: what the optimizers' and the averager's create() and
+ * plan() say, E_FORMAT when the corpus is shorter than a sequence, E_MEMORY. */
+fw_status trainer_create(const struct train_options *options, struct trainer **trainer,
+                         fw_error *error);
+void trainer_destroy(struct trainer *trainer); /* NULL is fine */
+
+/* Train to the end of the schedule, once. `log` may be NULL. Errors: E_NUMERIC names the step and
+ * the first tensor whose gradient is not finite; E_LIMIT when the averager took no part. */
+fw_status trainer_run(struct trainer *trainer, struct log *log, struct train_result *result,
+                      fw_error *error);
 
 #endif

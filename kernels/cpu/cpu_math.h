@@ -43,12 +43,13 @@ static inline cpu_power cpu_split_exp(float x) {
     return (cpu_power){scale.real, p * r};
 }
 
-/* Zero below -87, infinity above 88.37. */
+/* Zero below -87; infinity above 88.37, where the scale itself would overflow and inf - inf be NaN. */
 static inline float cpu_exp(float x) {
-    const float bounded = x > 88.8f ? 88.8f : x;
+    const float bounded = x > 88.37f ? 88.37f : x;
     const cpu_power power = cpu_split_exp(bounded < -88.0f ? -88.0f : bounded);
     const float y = cpu_fma(power.scale, power.fraction, power.scale);
-    return x < -87.0f ? 0.0f : y;
+    const float above = x > 88.37f ? INFINITY : y;
+    return x < -87.0f ? 0.0f : above;
 }
 
 /* Through e^(2|x|) - 1, which keeps its relative accuracy near zero. */

@@ -1,5 +1,6 @@
-/* Speed of the caches on one thread: tokens a second of predict + the host's validation + update,
- * and microseconds for a full distribution. Language-model rows are formed beforehand and reused.
+/* Speed of the caches on one thread, through cache_stream_score as an evaluation calls it: copy of
+ * the row, predict, validation, look-up, update, logarithm. Besides, entries of a prediction and
+ * microseconds for a full distribution. Language-model rows are formed beforehand and reused.
  *
  *     bench_cache [SHARD.bin [TOKENS]]
  *
@@ -9,6 +10,7 @@
 #include <stdio.h>
 
 #include "bench.h"
+#include "cache_stream.h"
 #include "prediction.h"
 
 enum { ROWS = 64, SHARD_HEADER_BYTES = 1024 };
@@ -52,35 +54,75 @@ static double *make_rows(uint32_t vocabulary) {
     return rows;
 }
 
+static struct token_table *make_table(uint32_t vocabulary) {
+    struct token_table *table = must(calloc(1, sizeof *table));
+    table->vocabulary = vocabulary;
+    table->begin_token = -1;
+    table->tokens = must(calloc(vocabulary, sizeof *table->tokens));
+    for (uint32_t v = 0; v < vocabulary; v++)
+        table->tokens[v] = (fw_token_info){.base_bytes = 1, .boundary = v == 0};
+    return table;
+}
+
 typedef struct cache_speed {
-    double tokens_per_second;
-    double audit_microseconds;
-    double entries; /* per prediction */
-    double megabytes;
+    double tokens_per_second, nats, megabytes;
 } cache_speed;
 
-static cache_speed measure(const fw_cache *vtable, void *self, const stream *text,
+/* One fresh instance over the text, as an evaluation does it. */
+static cache_speed measure(const struct plugin_choice *choice, const stream *text,
                            const double *rows) {
     fw_error error = {.struct_size = sizeof error};
-    const uint32_t V = text->vocabulary;
-    struct prediction_buffers *buffers = must(prediction_buffers_create(V));
-    double *full = must(calloc(V, sizeof *full));
-    fw_row row = {.struct_size = sizeof row, .vocabulary = V, .entropy = -1};
-    fw_prediction prediction;
-    double probability = 0, audit = 0;
-    uint64_t audits = 0, entries = 0;
-    stop_on(vtable->begin(self, &error), &error);
+    struct token_table *table = make_table(text->vocabulary);
+    struct cache_stream *cache = NULL;
+    stop_on(cache_stream_open(choice, test_host(NULL), table, text->n, false, &cache, &error),
+            &error);
+    fw_row row = {.struct_size = sizeof row, .vocabulary = text->vocabulary, .entropy = -1};
+    double total = 0, nats = 0;
     const double start = bench_seconds();
     for (size_t t = 0; t < text->n; t++) {
+        row.position = t;
+        row.probabilities = rows + t % ROWS * text->vocabulary;
+        stop_on(cache_stream_score(cache, &row, text->tokens[t], &nats, &error), &error);
+        total += nats;
+    }
+    const double spent = bench_seconds() - start;
+    struct cache_summary summary;
+    cache_stream_summary(cache, &summary);
+    cache_stream_close(cache);
+    token_table_destroy(table);
+    return (cache_speed){(double)text->n / spent, total / (double)text->n,
+                         (double)summary.memory_bytes / (1 << 20)};
+}
+
+typedef struct statement_cost {
+    double entries;            /* per prediction */
+    double audit_microseconds; /* of a full distribution */
+} statement_cost;
+
+static statement_cost measure_statements(const struct plugin_choice *choice, const stream *text,
+                                         const double *rows) {
+    enum { TOKENS = 100000, AUDIT_EVERY = 64 };
+    const fw_cache *vtable = choice->entry->plugin->vtable;
+    const uint32_t V = text->vocabulary;
+    const size_t n = text->n < TOKENS ? text->n : TOKENS;
+    const fw_cache_shape shape = {
+        .struct_size = sizeof shape, .vocabulary = V, .max_entries = V, .stream_tokens = n};
+    fw_error error = {.struct_size = sizeof error};
+    struct prediction_buffers *buffers = must(prediction_buffers_create(V));
+    double *full = must(calloc(V, sizeof *full)), audit = 0;
+    fw_row row = {.struct_size = sizeof row, .vocabulary = V, .entropy = -1};
+    uint64_t audits = 0, entries = 0;
+    void *self = NULL;
+    stop_on(vtable->create(test_host(NULL), choice->values, &shape, &self, &error), &error);
+    stop_on(vtable->begin(self, &error), &error);
+    for (size_t t = 0; t < n; t++) {
+        fw_prediction prediction;
         row.position = t;
         row.probabilities = rows + t % ROWS * V;
         prediction_prepare(buffers, &prediction);
         stop_on(vtable->predict(self, &row, &prediction, &error), &error);
-        stop_on(prediction_probability(buffers, &row, &prediction, text->tokens[t], &probability,
-                                       &error),
-                &error);
         entries += prediction.n;
-        if (t % 1024 == 1023) {
+        if (t % AUDIT_EVERY == 0) {
             const double before = bench_seconds();
             stop_on(prediction_full(buffers, &row, &prediction, full, &error), &error);
             audit += bench_seconds() - before;
@@ -88,33 +130,25 @@ static cache_speed measure(const fw_cache *vtable, void *self, const stream *tex
         }
         stop_on(vtable->update(self, &text->tokens[t], 1, &error), &error);
     }
-    const double spent = bench_seconds() - start - audit;
+    vtable->destroy(self);
     free(full);
     prediction_buffers_destroy(buffers);
-    return (cache_speed){(double)text->n / spent, 1e6 * audit / (double)(audits > 0 ? audits : 1),
-                         (double)entries / (double)text->n,
-                         (double)vtable->memory_bytes(self) / (1 << 20)};
+    return (statement_cost){(double)entries / (double)n, 1e6 * audit / (double)audits};
 }
 
 static void bench(const char *id, const stream *text, const char *source) {
     const fw_plugin *plugin = test_plugin(FW_CACHE, id);
-    const fw_cache *vtable = plugin->vtable;
+    const struct registry_entry entry = {.plugin = plugin};
     fw_value *values = test_values(plugin, NULL);
+    const struct plugin_choice choice = {
+        .kind = FW_CACHE, .section = "cache", .name = id, .entry = &entry, .values = values};
     double *rows = make_rows(text->vocabulary);
-    const fw_cache_shape shape = {.struct_size = sizeof shape,
-                                  .vocabulary = text->vocabulary,
-                                  .max_entries = text->vocabulary,
-                                  .stream_tokens = text->n};
-    fw_error error = {.struct_size = sizeof error};
-    void *self = NULL;
-    stop_on(vtable->create(test_host(NULL), values, &shape, &self, &error), &error);
-    const cache_speed first = measure(vtable, self, text, rows); /* also brings in the memory */
-    const cache_speed again = measure(vtable, self, text, rows);
-    printf("| %-12s | %5u | %-9s | %8zu | %5.2f | %5.2f | %8.1f | %9.2f | %6.0f |\n", id,
+    const cache_speed first = measure(&choice, text, rows), again = measure(&choice, text, rows);
+    const statement_cost cost = measure_statements(&choice, text, rows);
+    printf("| %-12s | %5u | %-9s | %8zu | %5.2f | %5.2f | %6.3f | %8.1f | %9.2f | %6.0f |\n", id,
            text->vocabulary, source, text->n, 1e-6 * first.tokens_per_second,
-           1e-6 * again.tokens_per_second, again.entries, again.audit_microseconds,
+           1e-6 * again.tokens_per_second, again.nats, cost.entries, cost.audit_microseconds,
            again.megabytes);
-    vtable->destroy(self);
     free(rows);
     free(values);
 }
@@ -123,12 +157,13 @@ int main(int argc, char **argv) {
     static const char *const ids[] = {"none", "ngram_counts", "ngram"};
     bench_use_thread_clock();
     const size_t n = argc > 2 ? (size_t)strtoull(argv[2], NULL, 10) : 1000000;
-    printf("M tokens/s of predict + validation + update, one thread, processor time; cold: first "
-           "pass of an instance\n");
-    printf("| cache        |     V | text      |   tokens |  cold |  warm | entries  |  audit us | "
-           "   MiB |\n");
-    printf("| ------------ | ----: | --------- | -------: | ----: | ----: | -------: | --------: | "
-           "-----: |\n");
+    printf("M tokens/s of cache_stream_score, one thread, processor time; two runs, each with a "
+           "fresh instance\n");
+    printf("| cache        |     V | text      |   tokens | run 1 | run 2 |   nats | entries  |  "
+           "audit "
+           "us |    MiB |\n");
+    printf("| ------------ | ----: | --------- | -------: | ----: | ----: | -----: | -------: | "
+           "--------: | -----: |\n");
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
         for (uint32_t V = 256; V <= 1024; V *= 4) {
             if (argc > 1 && V > 256) continue;

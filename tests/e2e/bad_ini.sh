@@ -49,4 +49,17 @@ refuse 'command line: eval.batch = 65536 windows of 1048576 tokens' "$fairway" r
 refuse 'tiny.ini: training has no end' "$fairway" run tiny.ini --set run.steps=0 --set run.output=refused
 wrong=$(dirname "$fairway")/../lib/fairway/v0/compressor-lzma.so
 refuse 'compressor-lzma.so has no cache; it has compressor lzma' "$fairway" run tiny.ini --set "cache.plugin=$wrong" --set run.output=refused
+# What a plugin refuses is refused before training, with section and plugin.
+with compress 'lc = 4
+lp = 4'; refuse 'bad.ini:[0-9]*: \[compress\] plugin lzma: .*lc + lp' "$fairway" run bad.ini
+with cache 'max_order = 1
+min_order = 3'; refuse '\[cache\] plugin ngram: .*min_order 3' "$fairway" run bad.ini
+with data 'sequence = 100000'; refuse 'less than one sequence' "$fairway" run bad.ini --set run.batch_tokens=100000
 [ ! -e refused ] || fail "a refused run left a directory behind: $(ls -A refused)"
+
+# Nor does a refused run touch the results of the one before it.
+"$fairway" run tiny.ini --set run.output=kept >/dev/null
+ls kept >before.txt
+refuse 'less than one sequence' "$fairway" run tiny.ini --set run.output=kept --set data.sequence=100000 \
+  --set run.batch_tokens=100000
+ls kept | cmp -s before.txt - || fail "a refused run removed results: $(ls kept)"

@@ -60,3 +60,10 @@ refuse "cannot write $small/docs_.*: the disk is full" \
   "$fairway" data --force --out "$small/docs" --hold-out 2 text:text/0.txt text:big.txt
 (cd "$small" && sha256sum *) >after.txt
 cmp before.txt after.txt || fail "a full disk cost shards that --force was to replace"
+
+# Results that do not fit on standard output are not a success.
+"$fairway" run tiny.ini --set run.output=full >/dev/null
+code=0
+"$fairway" eval --artifact full/model.fairway --data text:text/1.txt >/dev/full 2>stderr.txt || code=$?
+[ "$code" -eq 2 ] || fail "eval to a full standard output exits with $code"
+grep -q 'standard output' stderr.txt || fail "eval to a full standard output says nothing"

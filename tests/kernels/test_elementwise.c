@@ -63,6 +63,26 @@ static void test_activations(void **state) {
 }
 
 /* The tails: no overflow, no NaN out of numbers, NaN out of NaN. */
+/* Where e^|x| leaves float32's range, the gates must saturate: every value in steps of 1/1024. */
+static void test_activations_where_exp_overflows(void **state) {
+    enum { N = 8192 };
+    double x[N];
+    for (int i = 0; i < N; i++) x[i] = (i % 2 == 0 ? -1.0 : 1.0) * (85.0 + i / 1024.0);
+    for (uint32_t kind = FW_GELU_TANH; kind <= FW_SILU; kind++) {
+        activation_problem p = make_activation(kind, N);
+        p.call.x.data = make_values(x, N, compute)->memory;
+        RUN(activation_forward, &p.call);
+        RUN(activation_backward, &p.call);
+        fetch(p.out), fetch(p.d_x);
+        for (int i = 0; i < N; i++) {
+            const double want = x[i] > 0 ? x[i] : 0;
+            assert_true(fabs(p.out->host[i] - want) <= tolerance(1e-6, 1e-2) * want + 1e-9);
+            assert_true(isfinite(p.d_x->host[i]));
+        }
+        teardown(state);
+    }
+}
+
 static void test_activation_tails(void **state) {
     (void)state;
     const double x[] = {-1e4, -100.0, -30.0, -1e-20, 0.0, 1e-20, 30.0, 100.0, 1e4, (double)NAN};
@@ -285,10 +305,15 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        OP_TEST(test_activations), OP_TEST(test_activation_tails),
-        OP_TEST(test_axpby),       OP_TEST(test_lerp),
-        OP_TEST(test_casts),       OP_TEST(test_cast_round_trip),
-        OP_TEST(test_reduce),      OP_TEST(test_reduce_in_double),
+        OP_TEST(test_activations),
+        OP_TEST(test_activations_where_exp_overflows),
+        OP_TEST(test_activation_tails),
+        OP_TEST(test_axpby),
+        OP_TEST(test_lerp),
+        OP_TEST(test_casts),
+        OP_TEST(test_cast_round_trip),
+        OP_TEST(test_reduce),
+        OP_TEST(test_reduce_in_double),
         OP_TEST(test_refuses),
     };
     return cmocka_run_group_tests(tests, setup_group, teardown_group);

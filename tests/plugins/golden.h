@@ -15,7 +15,9 @@ typedef struct golden {
 /* The array `name` of the folder. A folder that exists but is damaged fails the test. */
 golden golden_read(const char *folder, const char *name);
 
-/* A folder of the shared reference data, `relative` below FAIRWAY_SHARED. In static memory. */
+/* A folder of larger reference data, which is optional: `relative` below the directory that the
+ * environment variable FAIRWAY_SHARED names, else below `shared` beside the source tree; tests skip
+ * what is not there. In static memory. */
 const char *golden_shared(const char *relative);
 
 #endif

@@ -2,8 +2,8 @@
  *
  * A row's clip is the `percentile` quantile of its magnitudes; scale = max(clip / 127, scale_floor)
  * in float32, q = round_half_even(clamp(w, -clip, clip) / scale), and the scale is stored as
- * float16. The record that Fairway starts from uses scale_floor = 1/127 = 0.007874015748, which is
- * coarse for small weights; the default is no floor.
+ * float16. Parameter Golf record 993 uses scale_floor = 1/127 = 0.007874015748, which is coarse for
+ * small weights; the default is no floor.
  *
  * Quantization-aware training takes the row's largest magnitude for its clip: no device has a
  * quantile, and at the default percentile the two differ by a fraction below 1.6e-6 * columns. */
@@ -21,8 +21,9 @@ enum { PERCENTILE, SCALE_FLOOR, SMALL_VALUES, N_PARAMS };
 static const fw_param params[N_PARAMS] = {
     [PERCENTILE] = FW_PARAM_RANGE(FW_PARAM_FLOAT, "percentile", "0.9999984", 0.5, 1.0, "",
                                   "quantile of a row's magnitudes at which it is clipped"),
-    [SCALE_FLOOR] = FW_PARAM_RANGE(FW_PARAM_FLOAT, "scale_floor", "0", 0.0, 65504.0, "",
-                                   "least scale of a row; 0.007874015748 is that of the seed"),
+    [SCALE_FLOOR] = FW_PARAM_RANGE(
+        FW_PARAM_FLOAT, "scale_floor", "0", 0.0, 65504.0, "",
+        "least scale of a row; Parameter Golf record 993 has 1/127 = 0.007874015748"),
     [SMALL_VALUES] = FW_PARAM_RANGE(FW_PARAM_INT, "small_values", "65536", 0.0, 0x1p40, "values",
                                     "tensors of at most this many values stay float16"),
 };

@@ -206,6 +206,7 @@ FW_AT(fw_error, message, 8);
 
 FW_AT(fw_setting, key, 0);
 FW_AT(fw_setting, value, 8);
+FW_FROZEN(fw_setting, 16);
 
 FW_AT(fw_instance, struct_size, 0);
 FW_AT(fw_instance, kind, 4);
