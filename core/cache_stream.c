@@ -78,7 +78,9 @@ fw_status cache_stream_open(const struct plugin_choice *choice, const fw_host *h
     fw_status status = allocate(made, table, error);
     if (status == FW_OK) {
         made->buffers->allow_unverified = allow_unverified;
-        status = start(made, host, table->vocabulary, targets, error);
+        fw_error why = {.struct_size = sizeof why};
+        status = start(made, host, table->vocabulary, targets, &why);
+        if (status != FW_OK) (void)choice_fail(choice, status, why.message, error);
     }
     if (status == FW_OK)
         *stream = made;
@@ -118,6 +120,13 @@ static fw_status audit_unverified(struct cache_stream *s, const fw_row *row,
     return FW_OK;
 }
 
+/* An empty error without zeros over its whole message: that would be 1 KiB, thrice a token. */
+static void clear(fw_error *error) {
+    error->struct_size = sizeof *error;
+    error->status = FW_OK;
+    error->message[0] = '\0';
+}
+
 /* What the cache itself reports, with the position; what validation says has it already. */
 static fw_status located(fw_status status, uint64_t position, const char *call, const fw_error *why,
                          fw_error *error) {
@@ -132,7 +141,8 @@ static fw_status tell(struct cache_stream *s, uint64_t position, uint32_t token,
     const uint32_t n = s->n_pending;
     s->n_pending = 0;
     memcpy(s->told, s->pending, n * sizeof *s->told);
-    fw_error why = {.struct_size = sizeof why};
+    fw_error why;
+    clear(&why);
     return located(s->cache->update(s->self, s->told, n, &why), position, "update", &why, error);
 }
 
@@ -150,7 +160,8 @@ static void show(struct cache_stream *s, const fw_row *row) {
 static fw_status predict(struct cache_stream *s, const fw_row *row, uint32_t target,
                          double *probability, fw_error *error) {
     fw_prediction handed;
-    fw_error why = {.struct_size = sizeof why};
+    fw_error why;
+    clear(&why);
     prediction_prepare(s->buffers, &handed);
     show(s, row);
     FW_TRY(located(s->cache->predict(s->self, &s->shown->row, &handed, &why), row->position,
@@ -162,7 +173,8 @@ static fw_status predict(struct cache_stream *s, const fw_row *row, uint32_t tar
 
 fw_status cache_stream_score(struct cache_stream *s, const fw_row *row, uint32_t target,
                              double *nats, fw_error *error) {
-    fw_error why = {.struct_size = sizeof why};
+    fw_error why;
+    clear(&why);
     double probability = 0;
     fw_status status = predict(s, row, target, &probability, &why);
     if (status == FW_OK) status = tell(s, row->position, target, &why);
