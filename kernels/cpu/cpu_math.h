@@ -43,7 +43,7 @@ static inline cpu_power cpu_split_exp(float x) {
     return (cpu_power){scale.real, p * r};
 }
 
-/* Zero below -87; infinity above 88.37, where the scale itself would overflow and inf - inf be NaN. */
+/* Zero below -87; infinity above 88.37, where the scale itself overflows. */
 static inline float cpu_exp(float x) {
     const float bounded = x > 88.37f ? 88.37f : x;
     const cpu_power power = cpu_split_exp(bounded < -88.0f ? -88.0f : bounded);
