@@ -2,7 +2,6 @@
 #include "harness.h"
 
 #include <math.h>
-#include <time.h>
 
 fw_device *device;
 uint32_t compute;
@@ -21,10 +20,8 @@ int setup_group(void **state) {
     (void)state;
     const char *id = getenv("FAIRWAY_TEST_DEVICE"), *seed = getenv("FAIRWAY_TEST_SEED");
     if (id == NULL) id = "cpu";
-    struct timespec now;
-    (void)clock_gettime(CLOCK_REALTIME, &now);
-    random_.state = seed != NULL ? strtoull(seed, NULL, 10)
-                                 : (uint64_t)now.tv_sec * 1000003u + (uint64_t)now.tv_nsec;
+    /* One seed by default, so that a failure is everyone's; FAIRWAY_TEST_SEED=N explores others. */
+    random_.state = seed != NULL ? strtoull(seed, NULL, 10) : 1;
     print_message("device %s, FAIRWAY_TEST_SEED=%llu\n", id, (unsigned long long)random_.state);
     driver = test_plugin(FW_DEVICE, id)->vtable;
     device = test_device(id);
@@ -197,8 +194,13 @@ void expect_gradient(const char *what, array *got, double *x, objective *f, void
         device_values[s] = got->host[i];
         differences[s] = (above - below) / (2.0 * step);
     }
+    /* f is rounded to double, and the quotient by the step magnifies that: where all sampled slopes
+     * are tiny beside f, it is all that a difference can tell. */
+    const double zeros[SAMPLES] = {0};
+    const double norm = distance(differences, zeros, samples);
+    const double noise = 1e-15 * fabs(f(context)) / 1e-5 * sqrt((double)samples);
     const double error = distance(device_values, differences, samples);
-    if (!(error <= limit))
+    if (!(error * norm <= limit * norm + noise))
         fail_msg("%s: relative error %.3g against finite differences at %lld places, at most %.3g",
                  what, error, (long long)samples, limit);
 }
