@@ -1,5 +1,6 @@
 #include "progress.h"
 
+#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <unistd.h>
@@ -8,8 +9,8 @@
 
 void progress_begin(struct progress *progress) {
     const bool terminal = isatty(STDERR_FILENO) == 1;
-    *progress = (struct progress){terminal, false, 0, terminal ? 0.2 : 15.0};
-    if (!terminal) progress->last = clock_seconds();
+    const double last = terminal ? -INFINITY : clock_seconds();
+    *progress = (struct progress){terminal, false, last, terminal ? 0.2 : 15.0};
 }
 
 static void show(struct progress *progress, const char *format, va_list arguments) {

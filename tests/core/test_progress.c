@@ -61,17 +61,25 @@ static void test_file_by_default(void **state) {
     expect_file("");
 }
 
+/* All that was written to the other end, which is closed: the kernel hands it over in pieces of
+   its own choice, and says EIO behind the last. */
+static size_t read_terminal(int terminal, char *text, size_t capacity) {
+    size_t size = 0;
+    ssize_t piece;
+    while (size < capacity && (piece = read(terminal, text + size, capacity - size)) > 0)
+        size += (size_t)piece;
+    return size;
+}
+
 static void expect_terminal(double interval, const char *expected) {
     const int terminal = posix_openpt(O_RDWR | O_NOCTTY);
     if (terminal < 0 || grantpt(terminal) != 0 || unlockpt(terminal) != 0) skip();
     const int other = open(ptsname(terminal), O_RDWR | O_NOCTTY);
     if (other < 0) skip();
     const struct progress begun = work(other, interval);
-    char text[256];
-    const ssize_t size = read(terminal, text, sizeof text - 1);
-    assert_true(size >= 0);
-    text[size] = '\0';
     (void)close(other);
+    char text[256];
+    text[read_terminal(terminal, text, sizeof text - 1)] = '\0';
     (void)close(terminal);
     assert_true(begun.terminal);
     assert_true(begun.interval <= 1);
@@ -83,10 +91,11 @@ static void test_terminal(void **state) {
     expect_terminal(0, "\r\033[Kstep 1\r\033[Kstep 2\r\033[Kstep 3\r\033[K");
 }
 
-/* The first update is shown at once, those right behind it are not. */
+/* The first update is shown at once, those right behind it are not: also where the interval is
+   longer than the machine has been up, which is all that the clock tells. */
 static void test_terminal_not_too_often(void **state) {
     (void)state;
-    expect_terminal(5, "\r\033[Kstep 1\r\033[K");
+    expect_terminal(1e12, "\r\033[Kstep 1\r\033[K");
 }
 
 static void test_work(void **state) {
