@@ -2,7 +2,8 @@
  *
  * Sections: [run] [data] [model] [eval] (core keys, tables in config_keys.c) and those that choose
  * a plugin by `plugin = NAME` and pass it the other keys: [tokenizer] [attention]
- * [optimizer.matrix] [optimizer.embed] [optimizer.scalar] [average] [quantize] [compress] [cache];
+ * [optimizer.matrix] [optimizer.embed] [optimizer.scalar] [average] [quantize] [compress] [cache]
+ * [counterpart];
  * [device] holds the parameters of the device that `[run] device` names. [attention.LAYERS], LAYERS
  * = "3", "0-6" or "0-2,5", overrides [attention] for these layers. `[run] base = FILE` inherits;
  * later wins. Paths in a file are relative to that file, paths in --set to the working directory.
@@ -19,17 +20,22 @@ struct run_keys {
     const char *output; /* run directory; default runs/NAME */
     const char *device; /* auto, cpu, cuda, or a path */
     int64_t seed;
-    int64_t threads;        /* 0: all */
-    int64_t steps;          /* 0: no limit; at least one of steps and seconds is set */
-    double seconds;         /* training time limit; 0: none */
-    int64_t batch_tokens;   /* tokens of one step; a multiple of data.sequence */
-    int64_t micro_batch;    /* sequences of one forward/backward; 0: all of the step */
-    int64_t warmup_steps;   /* learning rate rises linearly over these */
-    int64_t warmdown_steps; /* and falls linearly to 0 over the last of these */
-    double gradient_clip;   /* largest global norm; 0: off */
-    int64_t validate_every; /* steps; 0: only at the end */
-    int64_t log_every;      /* steps between lines of the log */
-    int64_t size_limit;     /* bytes of artifact and code, 16,000,000 */
+    const char *seeds;        /* "1337, 42, 2024": a run for each; "": run.seed alone */
+    int64_t threads;          /* 0: all */
+    int64_t steps;            /* 0: no limit; at least one of steps and seconds is set */
+    double seconds;           /* training time limit; 0: none */
+    int64_t batch_tokens;     /* tokens of one step; a multiple of data.sequence */
+    int64_t micro_batch;      /* sequences of one forward/backward; 0: all of the step */
+    int64_t warmup_steps;     /* learning rate rises linearly over these */
+    int64_t warmdown_steps;   /* and falls linearly to 0 over the last of these */
+    int64_t priming_steps;    /* taken before the clock starts, and undone */
+    double qat_below;         /* quantization-aware once the schedule is below this; 0: never */
+    double gradient_clip;     /* largest global norm; 0: off */
+    int64_t validate_every;   /* steps; 0: only at the end */
+    int64_t log_every;        /* steps between lines of the log */
+    int64_t checkpoint_every; /* steps; 0: none */
+    int64_t size_limit;       /* bytes of artifact and code, 16,000,000 */
+    bool fit_size;            /* lower the quantizer's rate until they fit */
 };
 
 enum data_shuffle { SHUFFLE_NONE, SHUFFLE_DOCUMENTS, SHUFFLE_SEQUENCES };
@@ -44,7 +50,14 @@ struct data_keys {
 
 struct model_keys {
     int64_t layers, width, mlp_width;
+    int64_t vocabulary; /* that the tokenizer must have; 0: whatever it has */
     double softcap, embedding_init;
+    int64_t bigram_slots, bigram_width; /* slots 0: no bigram table */
+    double bigram_scale;
+    bool smear, x0_mix, skips, layer_scales, depth_norm;
+    const char *value_layers; /* "9,10": layers with value embeddings; "": none */
+    int64_t value_width;
+    double value_scale, value_init;
 };
 
 enum eval_mode { EVAL_PLAIN = 0, EVAL_SLIDING = 1 };
@@ -58,6 +71,8 @@ struct eval_keys {
     int64_t max_tokens;    /* of validation; 0: all */
     int64_t ladder_tokens; /* of the raw/averaged/packed comparison; 0: all */
     int64_t on_violation;  /* enum eval_violation */
+    int64_t ranks;         /* parts of the stream, each with a cold cache of its own */
+    bool faithful;         /* count as record 993 does, targets at the end several times */
 };
 
 /* One section that chooses a plugin. `entry` and `values` are set once it is bound. */
@@ -78,6 +93,7 @@ struct experiment {
     struct model_keys model;
     struct eval_keys eval;
     struct plugin_choice device, tokenizer, average, quantize, compress, cache;
+    struct plugin_choice counterpart; /* the honest cache that is scored beside an unverified one */
     struct plugin_choice optimizer[OPTIMIZER_GROUPS];
     struct plugin_choice *attention; /* model.layers entries */
     char hash[65];                   /* of what decides the results, see config_text */
@@ -114,8 +130,9 @@ fw_status config_text(const struct config *config, const char *const *sections, 
                       fw_error *error);
 
 /* The part that an artifact carries, in the same form: [model] [attention] [quantize] [compress]
- * [cache], data.sequence, and [eval] without the keys that limit how much is scored. Plugins are
- * written as ids, so that the file holds no path. E_CONFIG: a plugin's key holds one. */
+ * [cache] [counterpart], data.sequence, and [eval] without the keys that limit how much is scored.
+ * Plugins are written as ids, so that the file holds no path. E_CONFIG: a plugin's key holds one.
+ */
 fw_status config_artifact_text(const struct config *config, char **text, fw_error *error);
 
 /* Hold the INI text of an artifact, which may come from anyone, against what

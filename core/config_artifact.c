@@ -9,7 +9,8 @@
 static bool is_layer(const char *section) { return strncmp(section, "attention.", 10) == 0; }
 
 bool key_in_artifact(const char *section, const char *key) {
-    static const char *const whole[] = {"model", "attention", "quantize", "compress", "cache"};
+    static const char *const whole[] = {"model",    "attention", "quantize",
+                                        "compress", "cache",     "counterpart"};
     for (size_t i = 0; i < sizeof whole / sizeof whole[0]; i++)
         if (strcmp(section, whole[i]) == 0) return true;
     if (is_layer(section)) return true;
@@ -56,7 +57,7 @@ static fw_status each_choice(const struct config *config, visit_choice *visit, v
                              fw_error *error) {
     const struct experiment *e = &config->experiment;
     const struct plugin_choice *const choices[] = {&config->attention, &e->quantize, &e->compress,
-                                                   &e->cache};
+                                                   &e->cache, &e->counterpart};
     for (size_t i = 0; i < sizeof choices / sizeof choices[0]; i++)
         FW_TRY(visit(argument, choices[i], error));
     for (int64_t i = 0; i < e->model.layers; i++)

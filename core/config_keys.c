@@ -29,6 +29,8 @@ static const struct core_key run_keys[] = {
          "device plugin; auto: cuda where it finds a device, else cpu"),
     NUMBER(FW_PARAM_INT, "seed", "1337", 0, INFINITY, "", run.seed,
            "seed of weights, batches and everything random"),
+    TEXT(FW_PARAM_STRING, "seeds", "", KEY_PLAIN, run.seeds,
+         "several, such as 1337, 42, 2024: one run for each, then mean and deviation"),
     NUMBER(FW_PARAM_INT, "threads", "0", 0, 4096, "threads", run.threads,
            "CPU threads; 0: all of the machine"),
     COUNT("steps", "0", 0, "steps", run.steps,
@@ -43,12 +45,21 @@ static const struct core_key run_keys[] = {
           "the learning rate rises linearly over these"),
     COUNT("warmdown_steps", "0", 0, "steps", run.warmdown_steps,
           "the learning rate falls linearly to 0 over the last of these"),
+    COUNT("priming_steps", "0", 0, "steps", run.priming_steps,
+          "steps before the clock starts, whose effects are undone: memory and kernels get warm"),
+    NUMBER(FW_PARAM_FLOAT, "qat_below", "0", 0, 1, "", run.qat_below,
+           "quantization-aware training once the learning rate's scale is below this; 0: never"),
     NUMBER(FW_PARAM_FLOAT, "gradient_clip", "0.3", 0, 1e30, "", run.gradient_clip,
            "largest global norm of the gradient; 0: no clipping"),
     COUNT("validate_every", "0", 0, "steps", run.validate_every,
           "steps between validations; 0: only at the end"),
     COUNT("log_every", "10", 1, "steps", run.log_every, "steps between lines of the log"),
+    COUNT("checkpoint_every", "0", 0, "steps", run.checkpoint_every,
+          "steps between checkpoints, from which --resume goes on; 0: none"),
     TOTAL("size_limit", "16000000", 1, "bytes", run.size_limit, "largest artifact, code included"),
+    FLAG(
+        "fit_size", "yes", run.fit_size,
+        "when the artifact is too large, lower the rate of a quantizer that has one until it fits"),
 };
 
 static const char *const shuffles[] = {"none", "documents", "sequences", NULL};
@@ -72,10 +83,35 @@ static const struct core_key model_keys[] = {
     NUMBER(FW_PARAM_INT, "width", "256", 1, 65536, "", model.width, "width of the residual stream"),
     NUMBER(FW_PARAM_INT, "mlp_width", "768", 1, 1 << 20, "", model.mlp_width,
            "hidden width of the MLP"),
+    NUMBER(FW_PARAM_INT, "vocabulary", "0", 0, 65536, "tokens", model.vocabulary,
+           "tokens that the tokenizer must have; 0: whatever it has"),
     NUMBER(FW_PARAM_FLOAT, "softcap", "30", 0, 1e6, "", model.softcap,
            "logits are softcap * tanh(logits / softcap); 0: uncapped"),
     NUMBER(FW_PARAM_FLOAT, "embedding_init", "0.005", 0, 100, "", model.embedding_init,
            "standard deviation of the initial embedding"),
+    NUMBER(FW_PARAM_INT, "bigram_slots", "0", 0, 1 << 24, "slots", model.bigram_slots,
+           "hashed table of token pairs, added to the embedding; 0: none, else at least 2"),
+    NUMBER(FW_PARAM_INT, "bigram_width", "128", 1, 65536, "", model.bigram_width,
+           "width of that table, projected to the model's unless equal"),
+    NUMBER(FW_PARAM_FLOAT, "bigram_scale", "0.05", -100, 100, "", model.bigram_scale,
+           "initial scale of what it adds"),
+    FLAG("smear", "no", model.smear,
+         "mix each embedding with the one before it, by a learned gate per channel"),
+    FLAG("x0_mix", "no", model.x0_mix,
+         "each layer begins with a learned mix of the residual stream and the embedding"),
+    FLAG("skips", "no", model.skips,
+         "add the outputs of the first half of the layers to the inputs of the second, last first"),
+    FLAG("layer_scales", "no", model.layer_scales,
+         "learned scales per channel on what attention and MLP add to the residual stream"),
+    FLAG("depth_norm", "no", model.depth_norm, "norms of layer i are divided by sqrt(i + 1)"),
+    TEXT(FW_PARAM_STRING, "value_layers", "", KEY_PLAIN, model.value_layers,
+         "layers whose attention values get an embedding of the token added, such as 9,10 or 0-2"),
+    NUMBER(FW_PARAM_INT, "value_width", "128", 1, 65536, "", model.value_width,
+           "width of that embedding, projected to the values' unless equal"),
+    NUMBER(FW_PARAM_FLOAT, "value_scale", "0.1", -100, 100, "", model.value_scale,
+           "initial scale of what it adds"),
+    NUMBER(FW_PARAM_FLOAT, "value_init", "0.01", 0, 100, "", model.value_init,
+           "standard deviation of the initial value embedding"),
 };
 
 static const char *const modes[] = {"plain", "sliding", NULL};
@@ -95,6 +131,10 @@ static const struct core_key eval_keys[] = {
           "tokens of the comparison of raw, averaged and packed weights; 0: all"),
     CHOICE("on_violation", "error", violations, eval.on_violation,
            "a score whose distribution does not sum to one: stop, or report it as INVALID"),
+    NUMBER(FW_PARAM_INT, "ranks", "1", 1, 4096, "", eval.ranks,
+           "contiguous parts of the stream, each scored with a cold cache of its own"),
+    FLAG("faithful", "no", eval.faithful,
+         "evaluate as record 993 does: targets at the end count several times; not a fair score"),
 };
 
 #define CORE(name, doc, keys)                                                                      \
@@ -122,6 +162,8 @@ const struct plugin_section plugin_sections[N_PLUGIN_SECTIONS] = {
     {"quantize", FW_QUANTIZER, "int8", "Weights to symbols.", AT(quantize)},
     {"compress", FW_COMPRESSOR, "lzma", "Symbols to bytes.", AT(compress)},
     {"cache", FW_CACHE, "ngram", "The cache that learns from the text already scored.", AT(cache)},
+    {"counterpart", FW_CACHE, "ngram",
+     "The honest cache that is scored beside one whose score is INVALID.", AT(counterpart)},
 };
 
 const struct core_section *core_section_find(const char *name) {

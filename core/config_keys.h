@@ -37,7 +37,7 @@ struct plugin_section {
                  */
 };
 
-enum { N_CORE_SECTIONS = 4, N_PLUGIN_SECTIONS = 10 };
+enum { N_CORE_SECTIONS = 4, N_PLUGIN_SECTIONS = 11 };
 extern const struct core_section core_sections[N_CORE_SECTIONS];
 extern const struct plugin_section plugin_sections[N_PLUGIN_SECTIONS];
 

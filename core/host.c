@@ -10,6 +10,12 @@
 
 #include "params.h"
 
+/* An effect that a plugin stated. */
+struct effect {
+    char name[64];
+    double size;
+};
+
 struct host {
     fw_host table;
     struct host_options options;
@@ -17,6 +23,8 @@ struct host {
     const fw_device_driver *driver;             /* of the open device */
     const struct registry_entry **instantiated; /* by plugins, each once */
     size_t n_instantiated;
+    struct effect *effects;
+    size_t n_effects;
 };
 
 static struct host *owner(const fw_host *table) { return table->context; }
@@ -79,6 +87,32 @@ static double service_seconds_left(const fw_host *table) {
     const struct host_options *options = &owner(table)->options;
     return options->seconds_left != NULL ? options->seconds_left(options->argument)
                                          : (double)INFINITY;
+}
+
+/* ---- Effects ---- */
+
+static struct effect *effect_named(struct host *host, const char *name) {
+    for (size_t i = 0; i < host->n_effects; i++)
+        if (strcmp(host->effects[i].name, name) == 0) return &host->effects[i];
+    struct effect *more = realloc(host->effects, (host->n_effects + 1) * sizeof *more);
+    if (more == NULL) return NULL;
+    host->effects = more;
+    struct effect *made = &more[host->n_effects++];
+    *made = (struct effect){.size = 0};
+    (void)snprintf(made->name, sizeof made->name, "%s", name);
+    return made;
+}
+
+static void service_effect(const fw_host *table, const char *name, double size) {
+    struct effect *effect = effect_named(owner(table), name);
+    if (effect != NULL) effect->size = size;
+}
+
+void host_each_effect(const struct host *host,
+                      void (*visit)(void *argument, const char *name, double size),
+                      void *argument) {
+    for (size_t i = 0; i < host->n_effects; i++)
+        visit(argument, host->effects[i].name, host->effects[i].size);
 }
 
 /* ---- Instances of other plugins ---- */
@@ -250,7 +284,8 @@ fw_status host_create(const struct host_options *options, struct host **host, fw
                                .seconds_left = service_seconds_left,
                                .instantiate = service_instantiate,
                                .release_instance = service_release_instance,
-                               .service = service_other};
+                               .service = service_other,
+                               .effect = service_effect};
     *host = created;
     return FW_OK;
 }
@@ -259,6 +294,7 @@ void host_destroy(struct host *host) {
     if (host == NULL) return;
     if (host->table.device != NULL) host->driver->destroy(host->table.device);
     free(host->instantiated);
+    free(host->effects);
     free(host);
 }
 

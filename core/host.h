@@ -30,6 +30,11 @@ fw_status host_open_device(struct host *host, const struct plugin_choice *choice
 
 /* Call visit(argument, entry) for each plugin that another plugin had instantiated so far, once
  * each, in order of first use: they are part of the run as much as those that the INI names. */
+/* Call visit(argument, name, size) for each effect that a plugin stated so far, in order of first
+ * mention. */
+void host_each_effect(const struct host *host,
+                      void (*visit)(void *argument, const char *name, double size), void *argument);
+
 void host_each_instantiated(const struct host *host,
                             void (*visit)(void *argument, const struct registry_entry *entry),
                             void *argument);

@@ -134,7 +134,7 @@ static bool has_compute_copy(const struct model *model, uint32_t index) {
 static fw_status allocate_weights(struct model *model, fw_error *error) {
     FW_TRY(model_new_arena(model, &model->masters, error));
     if (model->options.training) FW_TRY(model_new_arena(model, &model->gradients, error));
-    if (model->dtype != FW_F32) {
+    if (model->dtype != FW_F32 || model->options.compute_copies) {
         const size_t bytes = (size_t)model->arena_count * fw_dtype_size(model->dtype);
         FW_TRY(model->device->allocate(model->device, bytes, &model->compute_arena, error));
     }

@@ -23,6 +23,7 @@ struct model_options {
     uint32_t vocabulary;
     int64_t batch, tokens; /* largest B and T of any pass */
     bool training;         /* room for gradients and saved activations */
+    bool compute_copies;   /* even where masters could serve: what is computed with may differ */
 };
 
 /* Errors: what the attention plugin's create() or plan() says, with file, section and layer;

@@ -38,7 +38,16 @@ typedef struct fw_cache_shape {
      * token starts a document. Both live as long as the instance. */
     const uint8_t *token_bytes;
     const uint8_t *token_is_boundary;
+    /* Only under [eval] faithful = yes, for caches of the unverified form; else NULL and 0. The
+     * last tokens of the whole stream (its inputs and last target), n_tail of them: record 993
+     * reads them where an index before the stream's beginning wraps around, which is a look-ahead.
+     */
+    const uint32_t *tail;
+    uint64_t n_tail;
 } fw_cache_shape;
+
+/* fw_cache.update_every: one block for each evaluation window's scored positions. */
+#define FW_UPDATE_EVERY_WINDOW 0xffffffffu
 
 /* The language model's row for one position. */
 typedef struct fw_row {
@@ -96,6 +105,11 @@ typedef struct fw_cache {
 
     /* Optional: bytes of memory now held. */
     uint64_t (*memory_bytes)(void *self);
+
+    /* 1: its predictions are of the unverified form; refused before any work is done unless
+     * [eval] on_violation = report. */
+    uint32_t unverified;
+    uint32_t reserved;
 } fw_cache;
 
 FW_END_DECLS

@@ -106,6 +106,8 @@ FW_AT(fw_cache_shape, reserved, 12);
 FW_AT(fw_cache_shape, stream_tokens, 16);
 FW_AT(fw_cache_shape, token_bytes, 24);
 FW_AT(fw_cache_shape, token_is_boundary, 32);
+FW_AT(fw_cache_shape, tail, 40);
+FW_AT(fw_cache_shape, n_tail, 48);
 
 FW_AT(fw_row, struct_size, 0);
 FW_AT(fw_row, vocabulary, 4);
@@ -136,6 +138,8 @@ FW_AT(fw_cache, update, 56);
 FW_AT(fw_cache, snapshot, 64);
 FW_AT(fw_cache, restore, 72);
 FW_AT(fw_cache, memory_bytes, 80);
+FW_AT(fw_cache, unverified, 88);
+FW_AT(fw_cache, reserved, 92);
 
 FW_AT(fw_collective, struct_size, 0);
 FW_AT(fw_collective, reserved, 4);
@@ -231,6 +235,7 @@ FW_AT(fw_host, seconds_left, 96);
 FW_AT(fw_host, instantiate, 104);
 FW_AT(fw_host, release_instance, 112);
 FW_AT(fw_host, service, 120);
+FW_AT(fw_host, effect, 128);
 
 FW_AT(fw_gemm, struct_size, 0);
 FW_AT(fw_gemm, transpose_a, 4);
@@ -277,6 +282,15 @@ FW_AT(fw_residual_norm, d_a, 744);
 FW_AT(fw_residual_norm, d_b, 824);
 FW_AT(fw_residual_norm, d_weight_a, 904);
 FW_AT(fw_residual_norm, d_weight_b, 984);
+
+FW_AT(fw_smear, struct_size, 0);
+FW_AT(fw_smear, accumulate, 4);
+FW_AT(fw_smear, x, 8);
+FW_AT(fw_smear, gate, 88);
+FW_AT(fw_smear, out, 168);
+FW_AT(fw_smear, d_out, 248);
+FW_AT(fw_smear, d_x, 328);
+FW_AT(fw_smear, d_gate, 408);
 
 FW_AT(fw_rope_table, struct_size, 0);
 FW_AT(fw_rope_table, dimensions, 4);
@@ -421,6 +435,8 @@ FW_AT(fw_fake_quantize, step, 8);
 FW_AT(fw_fake_quantize, x, 16);
 FW_AT(fw_fake_quantize, scale, 96);
 FW_AT(fw_fake_quantize, out, 176);
+FW_AT(fw_fake_quantize, scale_floor, 256);
+FW_AT(fw_fake_quantize, reserved, 260);
 
 FW_AT(fw_ops, struct_size, 0);
 FW_AT(fw_ops, reserved, 4);
@@ -454,6 +470,8 @@ FW_AT(fw_ops, newton_schulz, 216);
 FW_AT(fw_ops, apply_update, 224);
 FW_AT(fw_ops, row_absmax, 232);
 FW_AT(fw_ops, fake_quantize, 240);
+FW_AT(fw_ops, smear_forward, 248);
+FW_AT(fw_ops, smear_backward, 256);
 
 FW_AT(fw_optimizer_tensor, struct_size, 0);
 FW_AT(fw_optimizer_tensor, reserved, 4);
@@ -533,7 +551,7 @@ FW_AT(fw_quantizer_plan, values, 16);
 FW_AT(fw_quantizer_plan, rate, 24);
 
 FW_AT(fw_quantizer, struct_size, 0);
-FW_AT(fw_quantizer, reserved, 4);
+FW_AT(fw_quantizer, has_rate, 4);
 FW_AT(fw_quantizer, create, 8);
 FW_AT(fw_quantizer, destroy, 16);
 FW_AT(fw_quantizer, plan, 24);

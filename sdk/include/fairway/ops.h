@@ -55,13 +55,14 @@ typedef struct fw_rmsnorm {
 } fw_rmsnorm;
 
 /* sum = a * weight_a + b * weight_b, out = rmsnorm(sum) as above: the residual stream and the norm
- * that follows it in one pass. a, b, sum, out [N,C]; weights F32 [C], absent = ones. `b` absent:
- * the sum is a * weight_a. `out` absent: no norm. sum may alias a or b in the forward pass.
- * Backward takes d_sum (what flows back along the residual stream; absent = zero) and d_out (from
- * the norm; absent = zero), forms d = d_sum + backward of the norm, then d_a = d * weight_a, d_b =
- * d * weight_b, d_weight_a += sum over rows of d * a, d_weight_b likewise (F32 [C], each optional;
- * `accumulate` = 0 overwrites the two weight gradients). d_a may alias d_sum or d_out; d_b may be
- * absent (not wanted). `accumulate_b` = 1 adds to d_b. */
+ * that follows it in one pass. a, b, sum, out [N,C]; weights F32 [C], or [1] for one value in all
+ * channels; absent = ones. `b` absent: the sum is a * weight_a. `out` absent: no norm. sum may
+ * alias a or b in the forward pass. Backward takes d_sum (what flows back along the residual
+ * stream; absent = zero) and d_out (from the norm; absent = zero), forms d = d_sum + backward of
+ * the norm, then d_a = d * weight_a, d_b = d * weight_b, d_weight_a += sum over rows of d * a,
+ * d_weight_b likewise (F32, shaped as the weight, each optional; `accumulate` = 0 overwrites the
+ * two weight gradients). d_a may alias d_sum or d_out; d_b may be absent (not wanted).
+ * `accumulate_b` = 1 adds to d_b. */
 typedef struct fw_residual_norm {
     uint32_t struct_size;
     uint32_t accumulate;
@@ -71,6 +72,17 @@ typedef struct fw_residual_norm {
     fw_tensor sum, out, inverse_rms;
     fw_tensor d_sum, d_out, d_a, d_b, d_weight_a, d_weight_b;
 } fw_residual_norm;
+
+/* Smear: out[b,t] = (1 - g) x[b,t] + g x[b,t-1] with g = sigmoid(gate) per channel and x[b,-1] = 0.
+ * x, out [B,T,C]; gate F32 [C]. out may not alias x.
+ * Backward: d_x = (1 - g) d_out[b,t] + g d_out[b,t+1] (0 beyond T), d_gate = g (1 - g) * sum over
+ * rows of d_out[b,t] * (x[b,t-1] - x[b,t]), F32 [C], with `accumulate`. d_x may not alias d_out. */
+typedef struct fw_smear {
+    uint32_t struct_size;
+    uint32_t accumulate; /* for d_gate */
+    fw_tensor x, gate, out;
+    fw_tensor d_out, d_x, d_gate;
+} fw_smear;
 
 /* Rotation tables for positions offset .. offset+T-1: cosine, sine F32 [T, R/2] with angle
  * position * base^(-2j/R), computed in double. R = `dimensions`, even. Source: Su et al., 2021. */
@@ -257,14 +269,17 @@ typedef struct fw_row_absmax {
     fw_tensor x, absmax;
 } fw_row_absmax;
 
-/* out[r][i] = scale[r] * clamp(round_half_even(x[r][i] / scale[r]), -levels, levels); a zero scale
- * gives zeros. x F32 [R,K], scale F32 [R], out compute [R,K], may alias x when both are F32. With
- * `step` not NULL and step->quantize = 0 it copies x. Its gradient is passed straight through. */
+/* With s = max(scale[r], scale_floor): out[r][i] = s * clamp(round_half_even(x[r][i] / s), -levels,
+ * levels); where s is zero, zeros. x F32 [R,K], scale F32 [R], out compute [R,K], may alias x when
+ * both are F32. With `step` not NULL and step->quantize = 0 it copies x. Its gradient is passed
+ * straight through. */
 typedef struct fw_fake_quantize {
     uint32_t struct_size;
     uint32_t levels;
     const fw_step *step;
     fw_tensor x, scale, out;
+    float scale_floor;
+    uint32_t reserved;
 } fw_fake_quantize;
 
 /* The table. Append-only; a NULL or uncovered member means that the device lacks the op. */
@@ -302,6 +317,8 @@ typedef struct fw_ops {
     fw_status (*apply_update)(fw_device *, const fw_apply_update *, fw_error *);
     fw_status (*row_absmax)(fw_device *, const fw_row_absmax *, fw_error *);
     fw_status (*fake_quantize)(fw_device *, const fw_fake_quantize *, fw_error *);
+    fw_status (*smear_forward)(fw_device *, const fw_smear *, fw_error *);
+    fw_status (*smear_backward)(fw_device *, const fw_smear *, fw_error *);
 } fw_ops;
 
 FW_END_DECLS

@@ -42,7 +42,7 @@ typedef struct fw_quantizer_plan {
 
 typedef struct fw_quantizer {
     uint32_t struct_size;
-    uint32_t reserved;
+    uint32_t has_rate; /* 1: plan() heeds `rate`, so the host may lower it to fit a byte budget */
     fw_status (*create)(const fw_host *host, const fw_value *values, void **self, fw_error *error);
     void (*destroy)(void *self);
 
