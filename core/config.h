@@ -96,6 +96,7 @@ struct experiment {
     struct plugin_choice counterpart; /* the honest cache that is scored beside an unverified one */
     struct plugin_choice optimizer[OPTIMIZER_GROUPS];
     struct plugin_choice *attention; /* model.layers entries */
+    const uint8_t *value_layers;     /* model.layers flags: value embeddings there */
     char hash[65];                   /* of what decides the results, see config_text */
 };
 
