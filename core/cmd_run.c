@@ -5,16 +5,18 @@
 
 #include "clock.h"
 #include "commands.h"
+#include "dry_run.h"
 #include "files.h"
 #include "pipeline.h"
 #include "scorer.h"
 
 static const char help[] =
-    "usage: fairway run FILE.ini [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n\n"
+    "usage: fairway run FILE.ini [--dry-run] [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n\n"
     "Trains as FILE.ini says, averages and packs the weights, reloads the artifact from disk,\n"
     "scores it on the validation data and prints a table. The run directory (run.output) then\n"
     "holds resolved.ini, log.jsonl, weights.fw, model.fairway and receipt.json; running that\n"
     "resolved.ini again gives the same run.\n\n"
+    "  --dry-run   only say what the run would be: parameters, steps, plugins; needs no data\n\n"
     "examples\n"
     "  fairway run configs/quickstart.ini\n"
     "  fairway run configs/quickstart.ini --set attention.plugin=xsa --set run.name=xsa\n"
@@ -148,14 +150,16 @@ static fw_status run(struct pipeline *pipeline, const struct arguments *argument
 }
 
 int cmd_run(int argc, char **argv) {
-    static const struct option none[] = {{NULL, NULL, NULL}};
+    bool dry = false;
+    const struct option options[] = {{"--dry-run", NULL, &dry}, {NULL, NULL, NULL}};
     fw_error error = {.struct_size = sizeof error};
     struct arguments arguments;
-    fw_status status = arguments_parse(argc, argv, none, &arguments, &error);
+    fw_status status = arguments_parse(argc, argv, options, &arguments, &error);
     if (status == FW_OK && arguments.help) {
         (void)fputs(help, stdout);
         return 0;
     }
+    if (status == FW_OK && dry) return report_failure(dry_run(&arguments, &error), &error);
     struct pipeline pipeline;
     if (status == FW_OK) status = pipeline_open(&arguments, true, &pipeline, &error);
     if (status != FW_OK) return report_failure(status, &error);
