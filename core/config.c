@@ -157,14 +157,21 @@ static fw_status resolve_core(struct config *config, fw_error *error) {
 }
 
 /* What decides the results, see config_text. */
-static fw_status hash_experiment(struct config *config, fw_error *error) {
+static fw_status hash_text(const struct config *config, enum config_purpose purpose, char hex[65],
+                           fw_error *error) {
     char *text = NULL;
-    FW_TRY(config_write(config, NULL, CONFIG_FOR_HASH, &text, error));
+    FW_TRY(config_write(config, NULL, purpose, &text, error));
     uint8_t hash[32];
     sha256_bytes(text, strlen(text), hash);
-    sha256_hex(hash, config->experiment.hash);
+    sha256_hex(hash, hex);
     free(text);
     return FW_OK;
+}
+
+static fw_status hash_experiment(struct config *config, fw_error *error) {
+    struct experiment *experiment = &config->experiment;
+    FW_TRY(hash_text(config, CONFIG_FOR_HASH, experiment->hash, error));
+    return hash_text(config, CONFIG_FOR_SEEDLESS_HASH, experiment->seedless_hash, error);
 }
 
 fw_status config_resolve(struct config *config, struct registry *registry, uint32_t bind,

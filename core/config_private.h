@@ -65,8 +65,14 @@ struct plugin_choice *config_choice(struct config *config, const struct plugin_s
 /* True when inih would read the value back unchanged: one line, trimmed, no " ;", not too long. */
 bool config_value_writable(const char *value);
 
-/* What a text is for: to be read again as an INI, to be hashed, to travel in an artifact. */
-enum config_purpose { CONFIG_FOR_INI, CONFIG_FOR_HASH, CONFIG_FOR_ARTIFACT };
+/* What a text is for: to be read again as an INI, to be hashed (with run.seed or without), to
+ * travel in an artifact. */
+enum config_purpose {
+    CONFIG_FOR_INI,
+    CONFIG_FOR_HASH,
+    CONFIG_FOR_SEEDLESS_HASH,
+    CONFIG_FOR_ARTIFACT
+};
 
 fw_status config_write(const struct config *config, const char *const *sections,
                        enum config_purpose purpose, char **text, fw_error *error);

@@ -11,7 +11,7 @@
 #include "scorer.h"
 #include "weights_file.h"
 
-static fw_status need_ini(const struct arguments *arguments, fw_error *error) {
+fw_status pipeline_need_ini(const struct arguments *arguments, fw_error *error) {
     if (arguments->input != NULL) return FW_OK;
     return fw_fail(error, FW_E_CONFIG,
                    "no INI file is given; try `fairway run configs/quickstart.ini`");
@@ -29,7 +29,7 @@ static fw_status check_cache(const struct session *session, fw_error *error) {
 static fw_status open_all(const struct arguments *arguments, bool with_validation,
                           struct pipeline *pipeline, fw_error *error) {
     struct session *session = &pipeline->session;
-    FW_TRY(need_ini(arguments, error));
+    FW_TRY(pipeline_need_ini(arguments, error));
     FW_TRY(session_open(arguments, arguments->input, NULL, CONFIG_BIND_ALL, session, error));
     FW_TRY(session_open_tokenizer(session, error));
     FW_TRY(session_open_training(session, error));

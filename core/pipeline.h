@@ -12,6 +12,9 @@ struct pipeline {
     struct report report;
 };
 
+/* E_CONFIG when the arguments name no INI. */
+fw_status pipeline_need_ini(const struct arguments *arguments, fw_error *error);
+
 /* Session, tokenizer, corpora and model for the INI that `arguments` names; the validation corpus
  * too if the run validates on its way. Quantizer, compressor and cache are tried: what cannot work
  * is refused here. */

@@ -209,6 +209,8 @@ static void add_bytes(cJSON *receipt, const struct session *session, const struc
     sha256_hex(report->artifact_hash, hash);
     (void)cJSON_AddStringToObject(bytes, "model_sha256", hash);
     (void)cJSON_AddNumberToObject(bytes, "code_sources", (double)report->code.sources);
+    sha256_hex(report->code.hash, hash);
+    (void)cJSON_AddStringToObject(bytes, "code_sources_sha256", hash);
     (void)cJSON_AddNumberToObject(bytes, "code_binaries", (double)report->code.binaries);
     (void)cJSON_AddNumberToObject(bytes, "total",
                                   (double)(report->artifact_bytes + report->code.counted));
@@ -235,6 +237,7 @@ static cJSON *make_receipt(const struct session *session, const struct report *r
     (void)cJSON_AddStringToObject(receipt, "fairway", FAIRWAY_VERSION);
     (void)cJSON_AddStringToObject(receipt, "name", experiment->run.name);
     (void)cJSON_AddStringToObject(receipt, "config_sha256", experiment->hash);
+    (void)cJSON_AddStringToObject(receipt, "experiment_sha256", experiment->seedless_hash);
     (void)cJSON_AddNumberToObject(receipt, "seed", (double)experiment->run.seed);
     (void)cJSON_AddNumberToObject(receipt, "parameters", (double)report->parameters);
     (void)cJSON_AddNumberToObject(receipt, "steps", (double)report->training.steps);

@@ -192,8 +192,8 @@ const char *session_path(const struct session *session, const char *name) {
 
 /* Results of an earlier run must not stand beside the settings of this one. */
 static void remove_results(const struct session *session) {
-    static const char *const names[] = {"weights.fw", "model.fairway", "receipt.json", "log.jsonl",
-                                        "train.jsonl"};
+    static const char *const names[] = {"weights.fw",  "model.fairway", "receipt.json", "log.jsonl",
+                                        "train.jsonl", "code.tar.xz",   "results.json"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         (void)remove(session_path(session, names[i]));
 }
