@@ -10,11 +10,12 @@
 #include "scorer.h"
 
 static const char help[] =
-    "usage: fairway run FILE.ini [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n\n"
+    "usage: fairway run FILE.ini [--resume] [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n\n"
     "Trains as FILE.ini says, averages and packs the weights, reloads the artifact from disk,\n"
     "scores it on the validation data and prints a table. The run directory (run.output) then\n"
     "holds resolved.ini, log.jsonl, weights.fw, model.fairway and receipt.json; running that\n"
-    "resolved.ini again gives the same run.\n\n"
+    "resolved.ini again gives the same run. --resume goes on from that directory's checkpoint\n"
+    "(run.checkpoint_every).\n\n"
     "examples\n"
     "  fairway run configs/quickstart.ini\n"
     "  fairway run configs/quickstart.ini --set attention.plugin=xsa --set run.name=xsa\n"
@@ -76,6 +77,7 @@ static fw_status score_artifact(struct pipeline *pipeline, const struct argument
                               experiment->eval.mode, 0, report->cache_on, "evaluate",
                               &report->final, error);
     report->seconds[PHASE_EVALUATE] += report->packed.seconds + report->final.seconds;
+    pipeline_note_effects(pipeline, scorer.session.host);
     scorer_close(&scorer);
     return status;
 }
@@ -148,10 +150,11 @@ static fw_status run(struct pipeline *pipeline, const struct arguments *argument
 }
 
 int cmd_run(int argc, char **argv) {
-    static const struct option none[] = {{NULL, NULL, NULL}};
+    bool resume = false;
+    const struct option options[] = {{"--resume", NULL, &resume}, {NULL, NULL, NULL}};
     fw_error error = {.struct_size = sizeof error};
     struct arguments arguments;
-    fw_status status = arguments_parse(argc, argv, none, &arguments, &error);
+    fw_status status = arguments_parse(argc, argv, options, &arguments, &error);
     if (status == FW_OK && arguments.help) {
         (void)fputs(help, stdout);
         return 0;
@@ -159,6 +162,7 @@ int cmd_run(int argc, char **argv) {
     struct pipeline pipeline;
     if (status == FW_OK) status = pipeline_open(&arguments, true, &pipeline, &error);
     if (status != FW_OK) return report_failure(status, &error);
+    pipeline.resume = resume;
     status = run(&pipeline, &arguments, &error);
     progress_end(&pipeline.session.progress);
     pipeline_close(&pipeline);
