@@ -15,16 +15,18 @@
 #include "seeds.h"
 
 static const char help[] =
-    "usage: fairway run FILE.ini [--dry-run] [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n"
-    "                   [--reference FILE]\n\n"
+    "usage: fairway run FILE.ini [--resume] [--dry-run] [--reference FILE]\n"
+    "                   [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n\n"
     "Trains as FILE.ini says, averages and packs the weights, reloads the artifact from disk,\n"
     "scores it on the validation data and prints a table. The run directory (run.output) then\n"
     "holds resolved.ini, log.jsonl, weights.fw, model.fairway and receipt.json; running that\n"
     "resolved.ini again gives the same run.\n\n"
     "With several seeds (run.seeds = 1337, 42, 2024) it makes a whole run for each in\n"
-    "run.output/seed-N, then prints means and deviations and writes results.json. --reference\n"
-    "ends with the comparison that `fairway compare --help` explains.\n\n"
-    "  --dry-run   only say what the run would be: parameters, steps, plugins; needs no data\n\n"
+    "run.output/seed-N, then prints means and deviations and writes results.json.\n\n"
+    "  --dry-run         only say what the run would be: parameters, steps, plugins; needs no "
+    "data\n"
+    "  --resume          go on from the run directory's checkpoint (run.checkpoint_every)\n"
+    "  --reference FILE  end with the comparison that `fairway compare --help` explains\n\n"
     "examples\n"
     "  fairway run configs/quickstart.ini\n"
     "  fairway run configs/quickstart.ini --set attention.plugin=xsa --set run.name=xsa\n"
@@ -87,6 +89,7 @@ static fw_status score_artifact(struct pipeline *pipeline, const struct argument
                               experiment->eval.mode, 0, report->cache_on, "evaluate",
                               &report->final, error);
     report->seconds[PHASE_EVALUATE] += report->packed.seconds + report->final.seconds;
+    pipeline_note_effects(pipeline, scorer.session.host);
     scorer_close(&scorer);
     return status;
 }
@@ -159,9 +162,10 @@ static fw_status run(struct pipeline *pipeline, const struct arguments *argument
     return pipeline_check_effects(pipeline, error);
 }
 
-static fw_status run_once(const struct arguments *arguments, fw_error *error) {
+static fw_status run_once(const struct arguments *arguments, bool resume, fw_error *error) {
     struct pipeline pipeline;
     FW_TRY(pipeline_open(arguments, true, &pipeline, error));
+    pipeline.resume = resume;
     const fw_status status = run(&pipeline, arguments, error);
     progress_end(&pipeline.session.progress);
     pipeline_close(&pipeline);
@@ -171,6 +175,8 @@ static fw_status run_once(const struct arguments *arguments, fw_error *error) {
 /* ---- several seeds, and the comparison ---- */
 
 struct plan {
+    bool resume;
+    const char *reference; /* a result to compare with, or NULL */
     int64_t seeds[MAX_SEEDS];
     size_t n_seeds; /* 0: one run, of run.seed */
     char output[PATH_MAX - 64];
@@ -193,7 +199,6 @@ static fw_status fill_plan(struct config *config, struct registry *registry, str
 static fw_status read_plan(const struct arguments *arguments, struct plan *plan, fw_error *error) {
     struct registry *registry = NULL;
     struct config *config = NULL;
-    *plan = (struct plan){0};
     FW_TRY(pipeline_need_ini(arguments, error));
     fw_status status = registry_create(arguments->plugin_directories,
                                        arguments->n_plugin_directories, &registry, error);
@@ -207,18 +212,18 @@ static fw_status read_plan(const struct arguments *arguments, struct plan *plan,
 }
 
 /* The run of one seed: exactly that of an INI with this run.seed, in a directory of its own. */
-static fw_status run_seed(const struct arguments *arguments, int64_t seed, const char *output,
+static fw_status run_seed(const struct arguments *arguments, const struct plan *plan, int64_t seed,
                           struct results *results, fw_error *error) {
     struct arguments again = *arguments;
     char text[2][PATH_MAX];
     (void)snprintf(text[0], sizeof text[0], "run.seed=%" PRId64, seed);
-    (void)snprintf(text[1], sizeof text[1], "run.output=%s/seed-%" PRId64, output, seed);
+    (void)snprintf(text[1], sizeof text[1], "run.output=%s/seed-%" PRId64, plan->output, seed);
     if (again.n_overrides + 3 > MAX_ARGUMENTS)
         return fw_fail(error, FW_E_LIMIT, "more than %d --set", MAX_ARGUMENTS - 3);
     again.overrides[again.n_overrides++] = "run.seeds=";
     again.overrides[again.n_overrides++] = text[0];
     again.overrides[again.n_overrides++] = text[1];
-    FW_TRY(run_once(&again, error));
+    FW_TRY(run_once(&again, plan->resume, error));
     return results_read(strchr(text[1], '=') + 1, results, error);
 }
 
@@ -231,7 +236,7 @@ static fw_status run_seeds(const struct arguments *arguments, const struct plan 
     for (size_t i = 0; i < plan->n_seeds; i++) {
         (void)printf("%sseed %" PRId64 " (%zu of %zu)\n", i > 0 ? "\n" : "", plan->seeds[i], i + 1,
                      plan->n_seeds);
-        FW_TRY(run_seed(arguments, plan->seeds[i], plan->output, results, error));
+        FW_TRY(run_seed(arguments, plan, plan->seeds[i], results, error));
         if (i == 0) (void)remove(path);
     }
     results_print(results);
@@ -240,25 +245,25 @@ static fw_status run_seeds(const struct arguments *arguments, const struct plan 
     return FW_OK;
 }
 
-static fw_status run_all(const struct arguments *arguments, const char *reference_path,
+static fw_status run_all(const struct arguments *arguments, struct plan *plan,
                          struct results *results, struct results *reference, fw_error *error) {
-    struct plan plan;
-    FW_TRY(read_plan(arguments, &plan, error));
-    if (reference_path != NULL) FW_TRY(results_read(reference_path, reference, error));
-    if (plan.n_seeds > 0) {
-        FW_TRY(run_seeds(arguments, &plan, results, error));
+    FW_TRY(read_plan(arguments, plan, error));
+    if (plan->reference != NULL) FW_TRY(results_read(plan->reference, reference, error));
+    if (plan->n_seeds > 0) {
+        FW_TRY(run_seeds(arguments, plan, results, error));
     } else {
-        FW_TRY(run_once(arguments, error));
-        if (reference_path != NULL) FW_TRY(results_read(plan.output, results, error));
+        FW_TRY(run_once(arguments, plan->resume, error));
+        if (plan->reference != NULL) FW_TRY(results_read(plan->output, results, error));
     }
-    return reference_path != NULL ? compare_print(results, reference, error) : FW_OK;
+    return plan->reference != NULL ? compare_print(results, reference, error) : FW_OK;
 }
 
 int cmd_run(int argc, char **argv) {
     bool dry = false;
-    const char *reference_path = NULL;
+    struct plan plan = {.resume = false};
     const struct option options[] = {{"--dry-run", NULL, &dry},
-                                     {"--reference", &reference_path, NULL},
+                                     {"--resume", NULL, &plan.resume},
+                                     {"--reference", &plan.reference, NULL},
                                      {NULL, NULL, NULL}};
     fw_error error = {.struct_size = sizeof error};
     struct arguments arguments;
@@ -271,7 +276,7 @@ int cmd_run(int argc, char **argv) {
     if (status == FW_OK && dry) return report_failure(dry_run(&arguments, &error), &error);
     if (status == FW_OK) status = results_create(&results, &error);
     if (status == FW_OK) status = results_create(&reference, &error);
-    if (status == FW_OK) status = run_all(&arguments, reference_path, results, reference, &error);
+    if (status == FW_OK) status = run_all(&arguments, &plan, results, reference, &error);
     results_destroy(results);
     results_destroy(reference);
     return report_failure(status, &error);

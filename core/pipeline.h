@@ -8,7 +8,9 @@
 struct pipeline {
     struct session session;
     struct model *scoring; /* for inference */
-    float *raw, *averaged; /* host arenas of the trained weights */
+    float *raw,
+        *averaged; /* host arenas of the trained weights; the same one if nothing averages */
+    bool resume;   /* set by the verb: train on from RUN/checkpoint.fw */
     struct report report;
 };
 
@@ -22,8 +24,8 @@ fw_status pipeline_open(const struct arguments *arguments, bool with_validation,
                         struct pipeline *pipeline, fw_error *error);
 void pipeline_close(struct pipeline *pipeline);
 
-/* Open the run directory with its log, and train from scratch; leaves the raw and averaged weights.
- */
+/* Open the run directory with its log, and train, from scratch or from the checkpoint; leaves the
+ * raw and averaged weights. */
 fw_status pipeline_train(struct pipeline *pipeline, const char *log_name, fw_error *error);
 
 /* RUN/weights.fw. */
@@ -37,6 +39,9 @@ fw_status pipeline_score_weights(struct pipeline *pipeline, const float *weights
 fw_status pipeline_log_score(struct pipeline *pipeline, const char *what, int64_t step,
                              const struct evaluate_result *result, const struct score *score,
                              fw_error *error);
+
+/* Take the effects that plugins of `host` stated into the report. */
+void pipeline_note_effects(struct pipeline *pipeline, const struct host *host);
 
 /* E_LIMIT when a feature that is switched on changed nothing: that is a mistake, not a result. */
 fw_status pipeline_check_effects(const struct pipeline *pipeline, fw_error *error);

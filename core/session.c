@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include <dirent.h>
 #include <limits.h>
 #include <math.h>
 #include <omp.h>
@@ -198,14 +199,28 @@ static void remove_results(const struct session *session) {
         (void)remove(session_path(session, names[i]));
 }
 
-fw_status session_open_directory(struct session *session, const char *log_name, fw_error *error) {
+/* What a process that was killed while it wrote a checkpoint left behind. */
+static void remove_leftovers(const struct session *session) {
+    static const char leftover[] = CHECKPOINT_NAME ".tmp-";
+    DIR *directory = opendir(session->experiment->run.output);
+    if (directory == NULL) return;
+    for (const struct dirent *entry; (entry = readdir(directory)) != NULL;)
+        if (strncmp(entry->d_name, leftover, sizeof leftover - 1) == 0)
+            (void)remove(session_path(session, entry->d_name));
+    (void)closedir(directory);
+}
+
+fw_status session_open_directory(struct session *session, const char *log_name, bool resume,
+                                 fw_error *error) {
     FW_TRY(file_make_directories(session->experiment->run.output, error));
-    remove_results(session);
+    remove_leftovers(session);
+    if (!resume) remove_results(session);
     char *text = NULL;
     FW_TRY(config_text(session->config, NULL, &text, error));
     const fw_status status =
         file_write(session_path(session, "resolved.ini"), text, strlen(text), error);
     free(text);
     FW_TRY(status);
-    return log_open(session_path(session, log_name), &session->log, error);
+    const char *path = session_path(session, log_name);
+    return resume ? log_append(path, &session->log, error) : log_open(path, &session->log, error);
 }
