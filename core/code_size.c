@@ -40,6 +40,7 @@ void experiment_each_plugin(const struct experiment *experiment,
     visit_once(&visits, &experiment->quantize);
     visit_once(&visits, &experiment->compress);
     visit_once(&visits, &experiment->cache);
+    visit_once(&visits, &experiment->counterpart);
 }
 
 /* ---- binaries ---- */

@@ -1,6 +1,7 @@
 /* The experiment: entries -> typed, checked, bound to plugins. The story is config_resolve. */
 #include "config.h"
 
+#include <fairway/cache.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,11 @@ static const char *place(const struct config *config, const char *section, const
 
 bool choice_is_on(const struct plugin_choice *choice) {
     return strcmp(choice->entry->plugin->id, "none") != 0;
+}
+
+bool choice_is_unverified(const struct plugin_choice *choice) {
+    const fw_cache *cache = choice->entry->plugin->vtable;
+    return choice->kind == FW_CACHE && FW_COVERS(cache, unverified) && cache->unverified != 0;
 }
 
 fw_status choice_fail(const struct plugin_choice *choice, fw_status status, const char *why,
@@ -186,6 +192,15 @@ static fw_status check_stride(const struct config *config, fw_error *error) {
         own ? "eval.window" : "data.sequence");
 }
 
+static fw_status check_faithful(const struct config *config, fw_error *error) {
+    const struct eval_keys *eval = &config->experiment.eval;
+    if (!eval->faithful || eval->mode == EVAL_SLIDING) return FW_OK;
+    return fw_fail(error, FW_E_CONFIG,
+                   "%s: eval.faithful = yes stands for the sliding windows of record 993; "
+                   "eval.mode = plain has none (set eval.mode = sliding, or eval.faithful = no)",
+                   place(config, "eval", "faithful"));
+}
+
 /* Ops count rows in 32 bits. */
 static fw_status check_rows(const struct config *config, fw_error *error) {
     const struct experiment *e = &config->experiment;
@@ -223,6 +238,7 @@ static fw_status check_layers(const struct config *config, fw_error *error) {
 static fw_status check_experiment(const struct config *config, uint32_t bind, fw_error *error) {
     FW_TRY(check_batch(config, error));
     FW_TRY(check_stride(config, error));
+    FW_TRY(check_faithful(config, error));
     FW_TRY(check_rows(config, error));
     FW_TRY(check_layers(config, error));
     /* Without optimizers nothing will be trained. */
