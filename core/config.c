@@ -1,6 +1,7 @@
 /* The experiment: entries -> typed, checked, bound to plugins. The story is config_resolve. */
 #include "config.h"
 
+#include <fairway/cache.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -73,6 +74,11 @@ const char *config_place(const struct config *config, const char *section, const
 
 bool choice_is_on(const struct plugin_choice *choice) {
     return strcmp(choice->entry->plugin->id, "none") != 0;
+}
+
+bool choice_is_unverified(const struct plugin_choice *choice) {
+    const fw_cache *cache = choice->entry->plugin->vtable;
+    return choice->kind == FW_CACHE && FW_COVERS(cache, unverified) && cache->unverified != 0;
 }
 
 fw_status choice_fail(const struct plugin_choice *choice, fw_status status, const char *why,

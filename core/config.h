@@ -159,6 +159,9 @@ const char *config_where(const struct config *config, const char *section, const
 /* Whether a bound choice does something: the plugins called "none" leave things as they are. */
 bool choice_is_on(const struct plugin_choice *choice);
 
+/* Whether a bound cache declares that its predictions cannot be verified. */
+bool choice_is_unverified(const struct plugin_choice *choice);
+
 /* Say where the plugin that failed was chosen: "FILE:LINE: [SECTION] plugin ID: WHY"; returns
  * `status`. For what its create() and plan() report. */
 fw_status choice_fail(const struct plugin_choice *choice, fw_status status, const char *why,

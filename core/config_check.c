@@ -34,6 +34,15 @@ static fw_status check_stride(const struct config *config, fw_error *error) {
         own ? "eval.window" : "data.sequence");
 }
 
+static fw_status check_faithful(const struct config *config, fw_error *error) {
+    const struct eval_keys *eval = &config->experiment.eval;
+    if (!eval->faithful || eval->mode == EVAL_SLIDING) return FW_OK;
+    return fw_fail(error, FW_E_CONFIG,
+                   "%s: eval.faithful = yes stands for the sliding windows of record 993; "
+                   "eval.mode = plain has none (set eval.mode = sliding, or eval.faithful = no)",
+                   config_place(config, "eval", "faithful"));
+}
+
 /* Ops count rows in 32 bits. */
 static fw_status check_rows(const struct config *config, fw_error *error) {
     const struct experiment *e = &config->experiment;
@@ -111,6 +120,7 @@ static fw_status resolve_value_layers(struct config *config, fw_error *error) {
 fw_status config_check(struct config *config, uint32_t bind, fw_error *error) {
     FW_TRY(check_batch(config, error));
     FW_TRY(check_stride(config, error));
+    FW_TRY(check_faithful(config, error));
     FW_TRY(check_rows(config, error));
     FW_TRY(check_layers(config, error));
     FW_TRY(check_skips(config, error));

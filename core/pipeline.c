@@ -5,7 +5,6 @@
 #include <stdlib.h>
 
 #include "artifact.h"
-#include "cache_stream.h"
 #include "clock.h"
 #include "files.h"
 #include "pack.h"
@@ -18,13 +17,10 @@ fw_status pipeline_need_ini(const struct arguments *arguments, fw_error *error) 
                    "no INI file is given; try `fairway run configs/quickstart.ini`");
 }
 
-/* A cache that cannot be created is refused now, not after the training. */
+/* A cache that cannot be created, or whose score would be refused, is refused now, not after the
+ * training. */
 static fw_status check_cache(const struct session *session, fw_error *error) {
-    struct cache_stream *stream = NULL;
-    FW_TRY(cache_stream_open(&session->experiment->cache, session->services, session->table, 0,
-                             true, &stream, error));
-    cache_stream_close(stream);
-    return FW_OK;
+    return evaluate_check(session->experiment, session->services, session->table, error);
 }
 
 static fw_status open_all(const struct arguments *arguments, bool with_validation,

@@ -25,7 +25,7 @@ fw_status score_corpus(struct session *session, struct model *model,
                        struct evaluate_result *result, fw_error *error) {
     const struct evaluate_options options = {.experiment = session->experiment,
                                              .host = session->services,
-                                             .model = model,
+                                             .model = language_model_of(model),
                                              .corpus = corpus,
                                              .table = table,
                                              .mode = mode,
