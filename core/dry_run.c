@@ -56,7 +56,7 @@ static void print_step(const struct experiment *experiment, const struct model *
     const int64_t sequences = run->batch_tokens / sequence;
     char tokens[TEXT_COMMAS_BYTES];
     (void)printf("  a step     %s tokens in %" PRId64 " passes of %" PRId64 " x %" PRId64
-                 ", %.2f TFLOP forward and backward\n",
+                 ", %.3g TFLOP forward and backward\n",
                  text_with_commas((uint64_t)run->batch_tokens, tokens),
                  (sequences + micro - 1) / micro, micro, sequence,
                  3e-12 * model_forward_flops(model, 1, sequence) * (double)sequences);
