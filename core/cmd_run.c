@@ -122,11 +122,10 @@ static fw_status log_final(struct pipeline *pipeline, fw_error *error) {
 }
 
 static fw_status compare(struct pipeline *pipeline, fw_error *error) {
+    FW_TRY(pipeline_measure_code(pipeline, error));
     const double begin = clock_seconds();
-    FW_TRY(code_size_measure(pipeline->session.experiment, pipeline->session.host,
-                             &pipeline->report.code, error));
     compare_with_xz(pipeline);
-    pipeline->report.seconds[PHASE_COMPARE] = clock_seconds() - begin;
+    pipeline->report.seconds[PHASE_COMPARE] += clock_seconds() - begin;
     return FW_OK;
 }
 
