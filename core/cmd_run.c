@@ -144,12 +144,10 @@ static fw_status log_final(struct pipeline *pipeline, fw_error *error) {
 }
 
 static fw_status compare(struct pipeline *pipeline, fw_error *error) {
+    FW_TRY(pipeline_measure_code(pipeline, error));
     const double begin = clock_seconds();
-    FW_TRY(code_size_measure(pipeline->session.experiment, pipeline->session.host,
-                             session_path(&pipeline->session, "code.tar.xz"),
-                             &pipeline->report.code, error));
     compare_with_xz(pipeline);
-    pipeline->report.seconds[PHASE_COMPARE] = clock_seconds() - begin;
+    pipeline->report.seconds[PHASE_COMPARE] += clock_seconds() - begin;
     return FW_OK;
 }
 
@@ -174,6 +172,7 @@ static fw_status run_once(const struct arguments *arguments, bool resume, fw_err
     struct pipeline pipeline;
     FW_TRY(pipeline_open(arguments, true, &pipeline, error));
     pipeline.resume = resume;
+    pipeline.keep_sources = true;
     const fw_status status = run(&pipeline, arguments, error);
     progress_end(&pipeline.session.progress);
     pipeline_close(&pipeline);

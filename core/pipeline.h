@@ -9,8 +9,9 @@ struct pipeline {
     struct session session;
     struct model *scoring; /* for inference */
     float *raw,
-        *averaged; /* host arenas of the trained weights; the same one if nothing averages */
-    bool resume;   /* set by the verb: train on from RUN/checkpoint.fw */
+        *averaged;     /* host arenas of the trained weights; the same one if nothing averages */
+    bool resume;       /* set by the verb: train on from RUN/checkpoint.fw */
+    bool keep_sources; /* set by the verb: leave the packed sources as RUN/code.tar.xz */
     struct report report;
 };
 
@@ -47,7 +48,17 @@ void pipeline_note_effects(struct pipeline *pipeline, const struct host *host);
 /* E_LIMIT when a feature that is switched on changed nothing: that is a mistake, not a result. */
 fw_status pipeline_check_effects(const struct pipeline *pipeline, fw_error *error);
 
-/* Write the artifact of `weights` to `path`. */
+/* Bytes of the code, measured once. Noted in the report. */
+fw_status pipeline_measure_code(struct pipeline *pipeline, fw_error *error);
+
+/* Create the cache of [cache] and destroy it again. What cannot be created is refused, and plugins
+ * that it asks for count as code. */
+fw_status pipeline_check_cache(const struct session *session, const struct token_table *table,
+                               fw_error *error);
+
+/* Write the artifact of `weights` to `path`; with run.fit_size and a quantizer that has a rate, at
+ * the largest rate at which artifact and code are within run.size_limit. E_LIMIT when there is
+ * none. */
 fw_status pipeline_pack(struct pipeline *pipeline, const struct token_table *table,
                         const float *weights, const char *path, fw_error *error);
 

@@ -145,6 +145,19 @@ static void print_scores(const struct session *session, const struct report *rep
     print_xz("xz -9e given the training text", report->prefixed_xz, report->validation_text);
 }
 
+void report_print_fit(const struct report *report) {
+    const struct pack_result *pack = &report->pack;
+    char pruned[32], full[32];
+    if (pack->rate >= 1) return;
+    if (report->pruned_weights > 0)
+        (void)printf("  pruned %s weights to fit",
+                     with_commas((uint64_t)report->pruned_weights, pruned));
+    else
+        (void)printf("  quantized more coarsely to fit");
+    (void)printf(" (rate %.4g, %d encodes; %s bytes at rate 1)\n", pack->rate, pack->encodes,
+                 with_commas(pack->full_bytes, full));
+}
+
 static void print_bytes(const struct session *session, const struct report *report) {
     char model[32], code[32], total[32], limit[32], other[32];
     const uint64_t sum = report->artifact_bytes + report->code.counted;
@@ -157,6 +170,7 @@ static void print_bytes(const struct session *session, const struct report *repo
     (void)printf("  code counts as its packed %s (its %s: %s)\n", sources ? "sources" : "binaries",
                  sources ? "binaries" : "sources",
                  with_commas(sources ? report->code.binaries : report->code.sources, other));
+    report_print_fit(report);
 }
 
 static void print_totals(const char *label, struct report_totals totals) {
@@ -298,6 +312,13 @@ static void add_bytes(cJSON *receipt, const struct session *session, const struc
     (void)cJSON_AddNumberToObject(bytes, "total",
                                   (double)(report->artifact_bytes + report->code.counted));
     (void)cJSON_AddNumberToObject(bytes, "limit", (double)session->experiment->run.size_limit);
+    if (report->pack.rate >= 1) return;
+    cJSON *fit = cJSON_AddObjectToObject(bytes, "fit");
+    (void)cJSON_AddNumberToObject(fit, "rate", report->pack.rate);
+    (void)cJSON_AddNumberToObject(fit, "encodes", report->pack.encodes);
+    (void)cJSON_AddNumberToObject(fit, "model_at_rate_1", (double)report->pack.full_bytes);
+    if (report->pruned_weights > 0)
+        (void)cJSON_AddNumberToObject(fit, "pruned_weights", report->pruned_weights);
 }
 
 static void add_effect(void *argument, const char *name, double size) {

@@ -4,6 +4,7 @@
 
 #include "code_size.h"
 #include "evaluate.h"
+#include "pack.h"
 #include "session.h"
 #include "train.h"
 
@@ -46,6 +47,8 @@ struct report {
     double forward_backward_flops; /* of the whole training */
     struct evaluate_result raw, averaged, packed, final;
     bool average_on, cache_on;
+    struct pack_result pack;
+    double pruned_weights; /* to fit; 0: none, or the quantizer does not say */
     size_t artifact_bytes;
     uint8_t artifact_hash[32]; /* SHA-256 of the file */
     struct code_size code;
@@ -75,6 +78,9 @@ void report_print_caches(const struct experiment *experiment, const struct evalu
 
 /* Whether `score`, one of `result`, rests on predictions that are not verifiably distributions. */
 bool report_is_invalid(const struct evaluate_result *result, const struct score *score);
+
+/* What had to be given up to fit the size limit, as one line; nothing at rate 1. */
+void report_print_fit(const struct report *report);
 
 /* RUN/receipt.json: everything that the table says and what it rests on. */
 fw_status report_write_receipt(const struct session *session, const struct report *report,
