@@ -124,15 +124,23 @@ static fw_status score_trained(struct pipeline *pipeline, fw_error *error) {
 }
 
 static fw_status log_final(struct pipeline *pipeline, fw_error *error) {
-    const struct report *report = &pipeline->report;
-    const int64_t step = report->training.steps;
-    FW_TRY(pipeline_log_score(pipeline, "packed", step, &report->packed, &report->packed.model,
-                              error));
-    FW_TRY(
-        pipeline_log_score(pipeline, "final", step, &report->final, &report->final.model, error));
-    if (!report->cache_on) return FW_OK;
-    return pipeline_log_score(pipeline, "cached", step, &report->final, &report->final.cached,
-                              error);
+    const struct evaluate_result *packed = &pipeline->report.packed;
+    const struct evaluate_result *final = &pipeline->report.final;
+    const struct {
+        const char *what;
+        bool on;
+        const struct evaluate_result *result;
+        const struct score *score;
+    } scores[] = {{"packed", true, packed, &packed->model},
+                  {"final", true, final, &final->model},
+                  {"final_fair", !final->model.fair, final, &final->fair_model},
+                  {"cached", pipeline->report.cache_on, final, &final->cached},
+                  {"counterpart", final->has_counterpart, final, &final->counterpart}};
+    for (size_t i = 0; i < sizeof scores / sizeof scores[0]; i++)
+        if (scores[i].on)
+            FW_TRY(pipeline_log_score(pipeline, scores[i].what, pipeline->report.training.steps,
+                                      scores[i].result, scores[i].score, error));
+    return FW_OK;
 }
 
 static fw_status compare(struct pipeline *pipeline, fw_error *error) {

@@ -35,7 +35,8 @@ fw_status pipeline_save_weights(struct pipeline *pipeline, fw_error *error);
 fw_status pipeline_score_weights(struct pipeline *pipeline, const float *weights, const char *label,
                                  struct evaluate_result *result, fw_error *error);
 
-/* Note a score in the run's log. */
+/* Note `score`, one of `result`, in the run's log, with "fair": false and "valid": false where that
+ * is so. */
 fw_status pipeline_log_score(struct pipeline *pipeline, const char *what, int64_t step,
                              const struct evaluate_result *result, const struct score *score,
                              fw_error *error);
