@@ -14,20 +14,20 @@ static bool recognise(const struct folder *folder) {
 
 /* The tolerances are absolute, in nats a token and bits a byte. */
 static void print_line(void *argument, const struct eval_stream_line *line) {
-    struct results *results = argument;
+    struct verdicts *verdicts = argument;
     char text[64];
     (void)snprintf(text, sizeof text, "%.8f nats, %.8f bpb", line->loss, line->bpb);
-    results_line(results, line->name, text,
+    verdict_line(verdicts, line->name, text,
                  fmax(fabs(line->loss - line->expected_loss), fabs(line->bpb - line->expected_bpb)),
                  EVAL_STREAM_TOLERANCE);
 }
 
 static fw_status run(struct folder *folder, const struct case_options *options,
-                     struct results *results, fw_error *error) {
+                     struct verdicts *verdicts, fw_error *error) {
     for (size_t i = 0; i < sizeof arrays / sizeof arrays[0]; i++)
         (void)folder_take(folder, arrays[i]);
-    FW_TRY(case_eval_stream(folder->path, options->arguments, print_line, results, error));
-    if (results->lines > 0) return FW_OK;
+    FW_TRY(case_eval_stream(folder->path, options->arguments, print_line, verdicts, error));
+    if (verdicts->lines > 0) return FW_OK;
     return fw_fail(error, FW_E_FORMAT, "%s/results.txt: there is no line in it", folder->path);
 }
 

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "compare.h"
+#include "distance.h"
 #include "model_case.h"
 #include "model_internal.h" /* the logits before the softcap are in no other interface */
 
@@ -60,7 +60,7 @@ static void expected_rows(const struct array *logits, int64_t n, int64_t v, floa
 }
 
 static fw_status compare_logits(struct model_case *m, struct model *model, const float *weights,
-                                struct results *results, fw_error *error) {
+                                struct verdicts *verdicts, fw_error *error) {
     const int64_t n = m->shape.batch * m->shape.seq, v = m->shape.vocab;
     const struct array *recorded = NULL;
     FW_TRY(folder_require(m->folder, "logits", FW_F32, n * v, &recorded, error));
@@ -71,16 +71,16 @@ static fw_status compare_logits(struct model_case *m, struct model *model, const
     const fw_status status = infer(m, model, weights, logits, rows, error);
     const double tolerance = m->exact ? 1e-5 : 3e-2;
     if (status == FW_OK) {
-        results_line(results, "logits, of the largest", "", largest_error(logits, expected, n * v),
+        verdict_line(verdicts, "logits, of the largest", "", largest_error(logits, expected, n * v),
                      tolerance);
-        results_line(results, "log-probabilities, of the largest", "",
+        verdict_line(verdicts, "log-probabilities, of the largest", "",
                      largest_error(rows, expected + n * v, n * v), tolerance);
     }
     free(buffer);
     return status;
 }
 
-static fw_status check_logits(struct model_case *m, const float *weights, struct results *results,
+static fw_status check_logits(struct model_case *m, const float *weights, struct verdicts *verdicts,
                               fw_error *error) {
     const struct model_options options = {.experiment = m->session.experiment,
                                           .host = m->session.services,
@@ -89,7 +89,7 @@ static fw_status check_logits(struct model_case *m, const float *weights, struct
                                           .tokens = m->shape.seq};
     struct model *model = NULL;
     FW_TRY(model_create(&options, &model, error));
-    const fw_status status = compare_logits(m, model, weights, results, error);
+    const fw_status status = compare_logits(m, model, weights, verdicts, error);
     model_destroy(model);
     return status;
 }
@@ -103,17 +103,17 @@ static fw_status recorded_scalar(struct model_case *m, const char *name, double 
 }
 
 static fw_status check_loss(struct model_case *m, const char *name, const char *quantity,
-                            double tolerance, struct results *results, fw_error *error) {
+                            double tolerance, struct verdicts *verdicts, fw_error *error) {
     double expected = 0, loss = 0;
     FW_TRY(recorded_scalar(m, name, &expected, error));
     FW_TRY(model_case_loss(m, &loss, error));
-    results_line(results, quantity, "", fabs(loss - expected) / fabs(expected), tolerance);
+    verdict_line(verdicts, quantity, "", fabs(loss - expected) / fabs(expected), tolerance);
     return FW_OK;
 }
 
 /* Gradients that the last pass left, each against the norm of what was recorded for it. */
 static fw_status check_gradients(struct model_case *m, const float *expected,
-                                 struct results *results, fw_error *error) {
+                                 struct verdicts *verdicts, fw_error *error) {
     float *gradients = NULL;
     double norm = 0, squares = 0;
     struct worst worst = {0};
@@ -128,29 +128,29 @@ static fw_status check_gradients(struct model_case *m, const float *expected,
     }
     free(gradients);
     const double tolerance = m->exact ? 1e-4 : 1e-1;
-    results_line(results, "each gradient, of its norm", worst.where, worst.error, tolerance);
-    results_line(results, "gradient norm", "", fabs(sqrt(squares) - norm) / norm, tolerance);
+    verdict_line(verdicts, "each gradient, of its norm", worst.where, worst.error, tolerance);
+    verdict_line(verdicts, "gradient norm", "", fabs(sqrt(squares) - norm) / norm, tolerance);
     return FW_OK;
 }
 
 static fw_status run_with(struct model_case *m, const float *weights, const float *gradients,
-                          struct results *results, fw_error *error) {
-    FW_TRY(check_logits(m, weights, results, error));
+                          struct verdicts *verdicts, fw_error *error) {
+    FW_TRY(check_logits(m, weights, verdicts, error));
     FW_TRY(model_set_weights(m->model, weights, error));
-    FW_TRY(check_loss(m, "loss", "loss", m->exact ? 1e-5 : 1e-2, results, error));
-    FW_TRY(check_gradients(m, gradients, results, error));
-    FW_TRY(model_case_step(m, weights, gradients, results, error));
-    return check_loss(m, "loss_after_step", "loss after the step", 1e-2, results, error);
+    FW_TRY(check_loss(m, "loss", "loss", m->exact ? 1e-5 : 1e-2, verdicts, error));
+    FW_TRY(check_gradients(m, gradients, verdicts, error));
+    FW_TRY(model_case_step(m, weights, gradients, verdicts, error));
+    return check_loss(m, "loss_after_step", "loss after the step", 1e-2, verdicts, error);
 }
 
 static fw_status run(struct folder *folder, const struct case_options *options,
-                     struct results *results, fw_error *error) {
+                     struct verdicts *verdicts, fw_error *error) {
     struct model_case m;
     float *weights = NULL, *gradients = NULL;
     FW_TRY(model_case_open(folder, options, &m, error));
     fw_status status = model_case_recorded(&m, "param", &weights, error);
     if (status == FW_OK) status = model_case_recorded(&m, "grad", &gradients, error);
-    if (status == FW_OK) status = run_with(&m, weights, gradients, results, error);
+    if (status == FW_OK) status = run_with(&m, weights, gradients, verdicts, error);
     free(weights);
     free(gradients);
     model_case_close(&m);

@@ -6,7 +6,7 @@
 #include <string.h>
 
 #include "cases.h"
-#include "compare.h"
+#include "distance.h"
 #include "newton_schulz.h"
 #include "session.h"
 
@@ -94,7 +94,7 @@ static fw_status run_device(fw_device *device, struct stack *stack, fw_error *er
     return status;
 }
 
-static void compare(const struct stack *stack, bool exact, struct results *results) {
+static void compare(const struct stack *stack, bool exact, struct verdicts *verdicts) {
     struct error_sum plain = {0}, explained = {0}, ours = {0}, record = {0}, rounding = {0};
     for (int64_t i = 0; i < stack->count; i++) {
         const double recorded = (double)stack->record[i], mine = (double)stack->ours[i];
@@ -107,15 +107,15 @@ static void compare(const struct stack *stack, bool exact, struct results *resul
     char text[64];
     const double rounded = error_of(&rounding);
     (void)snprintf(text, sizeof text, "%.3g before bfloat16 is accounted for", error_of(&plain));
-    results_line(results, "Newton-Schulz", exact ? text : "", error_of(exact ? &explained : &plain),
-                 exact ? 2e-2 : 2e-2 + 2 * rounded);
-    results_line(results, "  against the float64 twin", "", error_of(&ours),
+    verdict_line(verdicts, "Newton-Schulz", exact ? text : "",
+                 error_of(exact ? &explained : &plain), exact ? 2e-2 : 2e-2 + 2 * rounded);
+    verdict_line(verdicts, "  against the float64 twin", "", error_of(&ours),
                  exact ? 1e-4 : 2e-2 + 2 * rounded);
-    results_line(results, "  the record against its bfloat16 twin", "", error_of(&record), 2e-2);
+    verdict_line(verdicts, "  the record against its bfloat16 twin", "", error_of(&record), 2e-2);
 }
 
 static fw_status run_with(struct folder *folder, const struct case_options *options,
-                          struct stack *stack, struct results *results, fw_error *error) {
+                          struct stack *stack, struct verdicts *verdicts, fw_error *error) {
     char ini[1024];
     struct session session;
     FW_TRY(read_stack(folder, stack, error));
@@ -125,15 +125,15 @@ static fw_status run_with(struct folder *folder, const struct case_options *opti
                         error));
     fw_device *device = session.services->device;
     const fw_status status = run_device(device, stack, error);
-    if (status == FW_OK) compare(stack, device->compute_dtype == FW_F32, results);
+    if (status == FW_OK) compare(stack, device->compute_dtype == FW_F32, verdicts);
     session_close(&session);
     return status;
 }
 
 static fw_status run(struct folder *folder, const struct case_options *options,
-                     struct results *results, fw_error *error) {
+                     struct verdicts *verdicts, fw_error *error) {
     struct stack stack = {0};
-    const fw_status status = run_with(folder, options, &stack, results, error);
+    const fw_status status = run_with(folder, options, &stack, verdicts, error);
     free(stack.input);
     free(stack.exact);
     return status;

@@ -130,7 +130,7 @@ static double half_value(uint16_t half) {
 
 static fw_status compare(struct folder *folder, const struct array *weight,
                          const struct format *format, const struct matrix *matrix,
-                         struct results *results, fw_error *error) {
+                         struct verdicts *verdicts, fw_error *error) {
     const int64_t rows = matrix->weight.shape[0], columns = matrix->weight.shape[1];
     const struct array *symbols = NULL, *scales = NULL;
     char name[128], quantity[64];
@@ -150,7 +150,7 @@ static fw_status compare(struct folder *folder, const struct array *weight,
     for (int i = 0; i < 3; i++) {
         (void)snprintf(quantity, sizeof quantity, "%.*s %s: %s that differ",
                        (int)(strrchr(name, '/') - name), name, format->format, what[i]);
-        results_line(results, quantity, format->plugin,
+        verdict_line(verdicts, quantity, format->plugin,
                      (double)other[i] / (double)(i == 1 ? rows : matrix->count), 0);
     }
     return FW_OK;
@@ -158,18 +158,18 @@ static fw_status compare(struct folder *folder, const struct array *weight,
 
 static fw_status run_matrix(struct folder *folder, const struct array *weight,
                             const struct format *format, const struct session *session, void *self,
-                            struct results *results, fw_error *error) {
+                            struct verdicts *verdicts, fw_error *error) {
     const fw_quantizer *quantizer = session->experiment->quantize.entry->plugin->vtable;
     struct matrix matrix = {0};
     fw_status status = open_matrix(folder, weight, format->part, &matrix, error);
     if (status == FW_OK) status = quantize(quantizer, self, &matrix, error);
-    if (status == FW_OK) status = compare(folder, weight, format, &matrix, results, error);
+    if (status == FW_OK) status = compare(folder, weight, format, &matrix, verdicts, error);
     close_matrix(&matrix);
     return status;
 }
 
 static fw_status run_instance(struct folder *folder, const struct format *format,
-                              const struct session *session, struct results *results,
+                              const struct session *session, struct verdicts *verdicts,
                               fw_error *error) {
     const struct plugin_choice *choice = &session->experiment->quantize;
     const fw_quantizer *quantizer = choice->entry->plugin->vtable;
@@ -180,14 +180,14 @@ static fw_status run_instance(struct folder *folder, const struct format *format
         const struct array *weight = &folder->arrays[i];
         if (is_weight(weight) && find(folder, weight, format->format) != NULL)
             status = run_matrix(folder, folder_take(folder, weight->name), format, session, self,
-                                results, error);
+                                verdicts, error);
     }
     quantizer->destroy(self);
     return status;
 }
 
 static fw_status run_format(struct folder *folder, const struct format *format,
-                            const struct case_options *options, struct results *results,
+                            const struct case_options *options, struct verdicts *verdicts,
                             fw_error *error) {
     char ini[2048];
     struct session session;
@@ -201,15 +201,15 @@ static fw_status run_format(struct folder *folder, const struct format *format,
                    options->device, format->plugin, format->keys);
     FW_TRY(session_open(options->arguments, folder->path, ini,
                         CONFIG_BIND(FW_DEVICE) | CONFIG_BIND(FW_QUANTIZER), &session, error));
-    const fw_status status = run_instance(folder, format, &session, results, error);
+    const fw_status status = run_instance(folder, format, &session, verdicts, error);
     session_close(&session);
     return status;
 }
 
 static fw_status run(struct folder *folder, const struct case_options *options,
-                     struct results *results, fw_error *error) {
+                     struct verdicts *verdicts, fw_error *error) {
     for (size_t i = 0; i < sizeof formats / sizeof formats[0]; i++)
-        FW_TRY(run_format(folder, &formats[i], options, results, error));
+        FW_TRY(run_format(folder, &formats[i], options, verdicts, error));
     return FW_OK;
 }
 

@@ -35,15 +35,15 @@ static void print_help(void) {
 }
 
 static fw_status run_cases(struct folder *folder, const struct case_options *options,
-                           struct results *all, fw_error *error) {
+                           struct verdicts *all, fw_error *error) {
     int n = 0;
     for (int i = 0; i < N_KINDS; i++) {
         if (!kinds[i]->recognise(folder)) continue;
-        struct results results = {0};
+        struct verdicts verdicts = {0};
         (void)printf("%s: %s\n", folder->path, kinds[i]->name);
-        const fw_status status = kinds[i]->run(folder, options, &results, error);
-        all->lines += results.lines;
-        all->failures += results.failures;
+        const fw_status status = kinds[i]->run(folder, options, &verdicts, error);
+        all->lines += verdicts.lines;
+        all->failures += verdicts.failures;
         FW_TRY(status);
         n++;
     }
@@ -55,7 +55,7 @@ static fw_status run_cases(struct folder *folder, const struct case_options *opt
 }
 
 static fw_status run_folder(const char *path, const struct case_options *options,
-                            struct results *all, fw_error *error) {
+                            struct verdicts *all, fw_error *error) {
     struct folder folder;
     FW_TRY(folder_open(path, &folder, error));
     const fw_status status = run_cases(&folder, options, all, error);
@@ -73,7 +73,7 @@ int main(int argc, char **argv) {
     if (status == FW_OK && arguments.n_inputs == 0)
         status = fw_fail(&error, FW_E_ARGUMENT, "no directory is given; --help says what they are");
     const struct case_options case_options = {device, &arguments};
-    struct results all = {0};
+    struct verdicts all = {0};
     int unread = 0;
     for (size_t i = 0; status == FW_OK && i < arguments.n_inputs; i++) {
         /* The next directories still run: one report says all that is wrong. */
@@ -83,6 +83,6 @@ int main(int argc, char **argv) {
     }
     if (status != FW_OK) return (void)fprintf(stderr, "golden: %s\n", error.message), 2;
     (void)printf("%d quantities, %d past their tolerance\n", all.lines, all.failures);
-    if (unread > 0) (void)printf("%d directories could not be run\n", unread);
+    if (unread > 0) (void)printf("directories that could not be run: %d\n", unread);
     return unread > 0 ? 2 : all.failures > 0 ? 1 : 0;
 }

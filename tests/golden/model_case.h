@@ -36,6 +36,6 @@ fw_status model_case_loss(struct model_case *model_case, double *loss, fw_error 
 
 /* model_step.c: one optimizer step from `before`, fed the recorded gradients. */
 fw_status model_case_step(struct model_case *model_case, const float *before,
-                          const float *gradients, struct results *results, fw_error *error);
+                          const float *gradients, struct verdicts *verdicts, fw_error *error);
 
 #endif

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "compare.h"
+#include "distance.h"
 #include "model_case.h"
 #include "newton_schulz.h"
 #include "optimize.h"
@@ -30,17 +30,17 @@ static fw_status take_step(struct model_case *m, struct optimizers *optimizers,
 }
 
 static void check_clip(const float *gradients, int64_t n, const fw_step *outcome,
-                       struct results *results) {
+                       struct verdicts *verdicts) {
     double squares = 0;
     for (int64_t i = 0; i < n; i++) squares += (double)gradients[i] * (double)gradients[i];
     const double norm = sqrt(squares), clip = fmin(1, clip_norm / (norm + 1e-6));
-    results_line(results, "norm of the recorded gradients", "",
+    verdict_line(verdicts, "norm of the recorded gradients", "",
                  fabs((double)outcome->gradient_norm - norm) / norm, 1e-6);
-    results_line(results, "clip factor", "", fabs((double)outcome->clip - clip) / clip, 1e-6);
+    verdict_line(verdicts, "clip factor", "", fabs((double)outcome->clip - clip) / clip, 1e-6);
 }
 
 static void check_adamw(const struct model_case *m, const float *after, const float *expected,
-                        struct results *results) {
+                        struct verdicts *verdicts) {
     struct worst worst = {0};
     for (uint32_t i = 0; i < model_n_weights(m->model); i++) {
         const int64_t offset = model_offset(m->model, i);
@@ -48,7 +48,7 @@ static void check_adamw(const struct model_case *m, const float *after, const fl
             worst_add(&worst, largest_error(after + offset, expected + offset, m->places[i].count),
                       model_weight(m->model, i)->name);
     }
-    results_line(results, "AdamW step, of each tensor's largest", worst.where, worst.error, 1e-6);
+    verdict_line(verdicts, "AdamW step, of each tensor's largest", worst.where, worst.error, 1e-6);
 }
 
 /* Differences of updates over the matrices of one bank. */
@@ -111,45 +111,45 @@ static fw_status add_matrix(const struct model_case *m, uint32_t index,
  * 8e-2, those few weigh more, too. A device that rounds does so in other places than the record:
  * both are off by as much. */
 static void muon_lines(const char *bank, const struct muon_errors *errors, bool exact,
-                       struct results *results) {
+                       struct verdicts *verdicts) {
     char quantity[64], plain[64];
     const double rounding = error_of(&errors->rounding), tolerance = fmax(2e-2, rounding / 4);
     (void)snprintf(quantity, sizeof quantity, "Muon step of %s", bank);
     (void)snprintf(plain, sizeof plain, "%.3g before bfloat16 is accounted for",
                    error_of(&errors->plain));
     if (exact)
-        results_line(results, quantity, plain, error_of(&errors->explained), tolerance);
+        verdict_line(verdicts, quantity, plain, error_of(&errors->explained), tolerance);
     else
-        results_line(results, quantity, "", error_of(&errors->plain), 2e-2 + 2 * rounding);
-    results_line(results, "  against the float64 twin", "", error_of(&errors->exact),
+        verdict_line(verdicts, quantity, "", error_of(&errors->plain), 2e-2 + 2 * rounding);
+    verdict_line(verdicts, "  against the float64 twin", "", error_of(&errors->exact),
                  exact ? 1e-4 : 2e-2 + 2 * rounding);
-    results_line(results, "  the record against its bfloat16 twin", "", error_of(&errors->rounded),
+    verdict_line(verdicts, "  the record against its bfloat16 twin", "", error_of(&errors->rounded),
                  tolerance);
 }
 
 static fw_status check_muon(const struct model_case *m, const struct step_arenas *arenas,
-                            struct results *results, fw_error *error) {
+                            struct verdicts *verdicts, fw_error *error) {
     static const char *const banks[] = {"qo_bank", "kv_bank", "mlp_up_bank", "mlp_down_bank"};
     for (size_t b = 0; b < sizeof banks / sizeof banks[0]; b++) {
         struct muon_errors errors = {0};
         for (uint32_t i = 0; i < model_n_weights(m->model); i++)
             if (strcmp(m->places[i].name, banks[b]) == 0)
                 FW_TRY(add_matrix(m, i, arenas, &errors, error));
-        muon_lines(banks[b], &errors, m->exact, results);
+        muon_lines(banks[b], &errors, m->exact, verdicts);
     }
     return FW_OK;
 }
 
 static fw_status compare_step(struct model_case *m, struct step_arenas *arenas,
-                              struct results *results, fw_error *error) {
+                              struct verdicts *verdicts, fw_error *error) {
     float *after = NULL, *expected = NULL;
     FW_TRY(model_case_recorded(m, "after_step", &expected, error));
     fw_status status = model_case_download(m, model_masters(m->model), &after, error);
     if (status == FW_OK) {
         arenas->after = after;
         arenas->expected = expected;
-        check_adamw(m, after, expected, results);
-        status = check_muon(m, arenas, results, error);
+        check_adamw(m, after, expected, verdicts);
+        status = check_muon(m, arenas, verdicts, error);
     }
     free(after);
     free(expected);
@@ -157,7 +157,7 @@ static fw_status compare_step(struct model_case *m, struct step_arenas *arenas,
 }
 
 fw_status model_case_step(struct model_case *m, const float *before, const float *gradients,
-                          struct results *results, fw_error *error) {
+                          struct verdicts *verdicts, fw_error *error) {
     struct optimizers *optimizers = NULL;
     const struct array *norm = NULL;
     fw_step outcome = {0};
@@ -166,13 +166,13 @@ fw_status model_case_step(struct model_case *m, const float *before, const float
                              error));
     fw_status status = take_step(m, optimizers, gradients, &outcome, error);
     if (status == FW_OK) {
-        check_clip(gradients, model_arena_count(m->model), &outcome, results);
+        check_clip(gradients, model_arena_count(m->model), &outcome, verdicts);
         struct step_arenas arenas = {
             .before = before,
             .gradients = gradients,
             .clip = outcome.clip,
             .recorded_clip = fminf(1, (float)clip_norm / ((float)array_value(norm, 0) + 1e-6f))};
-        status = compare_step(m, &arenas, results, error);
+        status = compare_step(m, &arenas, verdicts, error);
     }
     optimizers_destroy(optimizers);
     return status;

@@ -94,8 +94,8 @@ static char *strip(char *text) {
 
 static fw_status check(const char *path, const struct shape *s, fw_error *error) {
     const char *why = NULL;
-    if (s->dim % s->heads != 0) why = "heads does not divide dim";
     if (s->heads % s->kv != 0) why = "kv does not divide heads";
+    if (s->dim % s->heads != 0) why = "heads does not divide dim";
     if (why == NULL && (shape_rope_dims(s) > shape_head(s) || shape_rope_dims(s) % 2 != 0))
         why = "rope_dims is odd or above the head's width";
     if (s->bigram_slots == 1) why = "bigram_slots = 1 leaves no slot for pairs";

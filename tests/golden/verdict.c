@@ -1,15 +1,15 @@
-#include "results.h"
+#include "verdict.h"
 
 #include <stdio.h>
 
-void results_line(struct results *results, const char *quantity, const char *where, double error,
+void verdict_line(struct verdicts *verdicts, const char *quantity, const char *where, double error,
                   double tolerance) {
     const int ok = error <= tolerance;
-    if (results->lines == 0)
+    if (verdicts->lines == 0)
         (void)printf("  %-38s %-10s %-9s %-6s  %s\n", "quantity", "error", "tolerance", "",
                      "largest at");
-    results->lines++;
-    if (!ok) results->failures++;
+    verdicts->lines++;
+    if (!ok) verdicts->failures++;
     (void)printf("  %-38s %-10.3g %-9.3g %-6s  %s\n", quantity, error, tolerance,
                  ok ? "ok" : "FAILED", where);
     (void)fflush(stdout);

@@ -1,6 +1,6 @@
 /* Relative errors, in float64, and the largest of several. */
-#ifndef GOLDEN_COMPARE_H
-#define GOLDEN_COMPARE_H
+#ifndef GOLDEN_DISTANCE_H
+#define GOLDEN_DISTANCE_H
 
 #include <stdint.h>
 
