@@ -32,11 +32,12 @@ static void gather(const struct results *results, chooser choose, const char *na
     for (size_t i = 0; i < results->n; i++) {
         const struct run_score *score = choose(results, i);
         if (score == NULL) continue;
-        if (!score->valid || score->faithful) {
+        if (!score_counts(score)) {
             side->bad = score;
             continue;
         }
-        if (side->n == 0) side->kind = score->name;
+        if (side->n == 0)
+            side->kind = strncmp(score->name, "sliding", 7) == 0 ? "sliding" : score->name;
         side->bytes[side->n] = score->bpb * log(2.0);
         side->tokens[side->n++] = score->nats_per_token;
     }
