@@ -129,7 +129,8 @@ static bool counts_in_all(const struct results *results, const char *name) {
     return true;
 }
 
-/* The best honest score of the first run that all runs have. */
+/* The best honest score of the first run that all runs have; what the packed weights score in
+ * plain windows only for want of any other. */
 static fw_status choose_score(struct submission *submission, fw_error *error) {
     static const char *const names[] = {"cached",  "counterpart", "sliding_fair",
                                         "sliding", "plain",       "packed"};
@@ -137,6 +138,7 @@ static fw_status choose_score(struct submission *submission, fw_error *error) {
     const struct run_score *best = NULL;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         if (!counts_in_all(results, names[i])) continue;
+        if (best != NULL && strcmp(names[i], "packed") == 0) continue;
         const struct run_score *score = results_score(results, 0, names[i]);
         if (best == NULL || score->bpb < best->bpb) best = score;
     }
