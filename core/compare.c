@@ -24,6 +24,7 @@ struct side {
     size_t n;
     const struct run_score *bad; /* one that does not count */
     const char *kind;            /* "sliding", "plain", "cached", ... of the first run */
+    double scored;               /* bytes that it was scored on; 0: unknown */
 };
 
 static void gather(const struct results *results, chooser choose, const char *name,
@@ -32,11 +33,13 @@ static void gather(const struct results *results, chooser choose, const char *na
     for (size_t i = 0; i < results->n; i++) {
         const struct run_score *score = choose(results, i);
         if (score == NULL) continue;
-        if (!score->valid || score->faithful) {
+        if (!score_counts(score)) {
             side->bad = score;
             continue;
         }
-        if (side->n == 0) side->kind = score->name;
+        if (side->n == 0)
+            side->kind = strncmp(score->name, "sliding", 7) == 0 ? "sliding" : score->name;
+        side->scored = score->bytes;
         side->bytes[side->n] = score->bpb * log(2.0);
         side->tokens[side->n++] = score->nats_per_token;
     }
@@ -45,11 +48,11 @@ static void gather(const struct results *results, chooser choose, const char *na
 /* Why a side takes no part in a line; false when it does. */
 static bool print_absence(const char *label, const struct side *side) {
     if (side->bad != NULL)
-        (void)printf("  %-22s the %s's score %s%s%s: it never counts\n", label, side->name,
+        (void)printf("  %-24s the %s's score %s%s%s: it never counts\n", label, side->name,
                      side->bad->valid ? "counts targets several times" : "is INVALID",
                      side->bad->why[0] != '\0' ? ", " : "", side->bad->why);
     else if (side->n == 0)
-        (void)printf("  %-22s the %s has no such score\n", label, side->name);
+        (void)printf("  %-24s the %s has no such score\n", label, side->name);
     return side->bad != NULL || side->n == 0;
 }
 
@@ -62,7 +65,7 @@ static void print_side(const double *values, size_t n) {
 static void print_line(const char *label, const double *a, size_t n_a, const double *b,
                        size_t n_b) {
     struct welch w;
-    (void)printf("  %-22s", label);
+    (void)printf("  %-24s", label);
     for (size_t i = 0; i < n_a + n_b; i++)
         if (isnan(i < n_a ? a[i] : b[i - n_a])) {
             (void)printf(" unknown: a side does not say how many bytes a token has\n");
@@ -93,7 +96,10 @@ static bool print_pair(const char *label, chooser a, const struct results *resul
     (void)snprintf(text, sizeof text, "%s, byte", label);
     print_line(text, left.bytes, left.n, right.bytes, right.n);
     if (strcmp(left.kind, right.kind) != 0)
-        (void)printf("  %-22s the result is %s, the reference %s\n", "", left.kind, right.kind);
+        (void)printf("  %-24s the result is %s, the reference %s\n", "", left.kind, right.kind);
+    if (left.scored > 0 && right.scored > 0 && left.scored != right.scored)
+        (void)printf("  %-24s scored on other text: %.0f bytes against %.0f; p says nothing\n", "",
+                     left.scored, right.scored);
     return true;
 }
 
@@ -116,7 +122,7 @@ static void print_rule(size_t n_result, size_t n_reference) {
 
 fw_status compare_print(const struct results *result, const struct results *reference,
                         fw_error *error) {
-    (void)printf("\nnats of %s (%zu run%s) against %s (%zu)\n  %-22s %20s %20s %10s\n",
+    (void)printf("\nnats of %s (%zu run%s) against %s (%zu)\n  %-24s %20s %20s %10s\n",
                  result->name, result->n, result->n == 1 ? "" : "s",
                  reference->name[0] != '\0' ? reference->name : "the reference", reference->n,
                  "mean and deviation", "result", "reference", "difference");

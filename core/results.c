@@ -10,17 +10,23 @@
 #include "files.h"
 #include "statistics.h"
 
+bool score_counts(const struct run_score *score) { return score->valid && score->fair; }
+
+static const struct run_score *find_score(const struct run_result *run, const char *name) {
+    for (size_t i = 0; i < run->n_scores; i++)
+        if (strcmp(run->scores[i].name, name) == 0) return &run->scores[i];
+    return NULL;
+}
+
 const struct run_score *results_score(const struct results *results, size_t index,
                                       const char *name) {
+    static const char *const model[] = {"sliding_fair", "sliding", "plain"};
     const struct run_result *run = &results->runs[index];
-    const bool model = strcmp(name, "model") == 0;
-    const struct run_score *plain = NULL;
-    for (size_t i = 0; i < run->n_scores; i++) {
-        const struct run_score *score = &run->scores[i];
-        if (strcmp(score->name, model ? "sliding" : name) == 0) return score;
-        if (strcmp(score->name, "plain") == 0) plain = score;
-    }
-    return model ? plain : NULL;
+    if (strcmp(name, "model") != 0) return find_score(run, name);
+    const struct run_score *score = NULL;
+    for (size_t i = 0; score == NULL && i < sizeof model / sizeof model[0]; i++)
+        score = find_score(run, model[i]);
+    return score;
 }
 
 const struct run_score *results_honest(const struct results *results, size_t index) {
@@ -28,7 +34,7 @@ const struct run_score *results_honest(const struct results *results, size_t ind
     const struct run_score *best = NULL;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
         const struct run_score *score = results_score(results, index, names[i]);
-        if (score == NULL || !score->valid || score->faithful) continue;
+        if (score == NULL || !score_counts(score)) continue;
         if (best == NULL || score->bpb < best->bpb) best = score;
     }
     return best;
@@ -50,7 +56,7 @@ static bool summarize(const struct results *results, const char *name, struct su
         if (score == NULL) return false;
         bpb[i] = score->bpb;
         nats[i] = score->nats_per_token;
-        counts = counts && score->valid && !score->faithful;
+        counts = counts && score_counts(score);
     }
     *summary = (struct summary){
         statistics_mean(bpb, results->n), statistics_deviation(bpb, results->n),
@@ -76,7 +82,7 @@ static void print_run(const struct results *results, size_t index) {
         if (score == NULL)
             (void)printf(" %11s", "-");
         else
-            (void)printf(" %10.6f%s", score->bpb, score->valid && !score->faithful ? " " : "!");
+            (void)printf(" %10.6f%s", score->bpb, score_counts(score) ? " " : "!");
     }
     (void)printf(" %12.0f\n", run->total_bytes);
 }
@@ -103,7 +109,7 @@ static void print_marks(const struct results *results) {
         const struct run_score *bad = NULL;
         for (size_t run = 0; run < results->n && bad == NULL; run++) {
             const struct run_score *score = results_score(results, run, first->scores[i].name);
-            if (score != NULL && (!score->valid || score->faithful)) bad = score;
+            if (score != NULL && !score_counts(score)) bad = score;
         }
         if (bad != NULL)
             (void)printf("  ! %s %s%s\n", bad->name,
@@ -139,7 +145,7 @@ static cJSON *score_object(const struct run_score *score) {
     if (score->targets > 0) add_number(object, "targets", score->targets);
     if (score->bytes > 0) add_number(object, "bytes", score->bytes);
     (void)cJSON_AddBoolToObject(object, "valid", score->valid);
-    if (score->faithful) (void)cJSON_AddBoolToObject(object, "faithful", true);
+    if (!score->fair) (void)cJSON_AddBoolToObject(object, "fair", false);
     if (score->why[0] != '\0') (void)cJSON_AddStringToObject(object, "why", score->why);
     return object;
 }

@@ -27,7 +27,7 @@ struct run_score {
     double bpb, nats_per_token; /* NAN when unknown */
     double targets, bytes;      /* that were scored; 0 when unknown */
     bool valid;    /* false: not a probability distribution; such a score never counts */
-    bool faithful; /* counted as record 993 does, some targets several times: never counts either */
+    bool fair;     /* false: counts some targets several times, as record 993 does: nor does that */
     char why[128]; /* what is wrong with it, or "" */
 };
 
@@ -35,7 +35,7 @@ struct run_result {
     int64_t seed, steps; /* -1: unknown */
     char *place;         /* the file that it was read from, or its directory in results.json */
     char experiment[65]; /* hash; "" for a reference written by hand */
-    char config[65], model_sha256[65];
+    char config[65], model_sha256[65], code_sha256[65];
     double model_bytes, total_bytes; /* 0: unknown */
     double train_seconds, evaluate_seconds;
     struct run_score scores[MAX_SCORES];
@@ -58,8 +58,11 @@ void results_destroy(struct results *results); /* NULL is fine */
  * is there twice; E_LIMIT. On failure nothing is added. */
 fw_status results_read(const char *path, struct results *results, fw_error *error);
 
+/* Whether a score is a probability distribution's and counts each target once. */
+bool score_counts(const struct run_score *score);
+
 /* Of run `index`: NULL when it has no score of that name. "model" stands for the model alone at the
- * end (sliding or plain). */
+ * end: sliding_fair, sliding or plain, the first that there is. */
 const struct run_score *results_score(const struct results *results, size_t index,
                                       const char *name);
 

@@ -83,7 +83,7 @@ static void add_score(const cJSON *object, struct run_result *run) {
     score->nats_per_token =
         number_or(object, "nats_per_token", score->targets > 0 ? nats / score->targets : NAN);
     score->valid = flag_or(object, "valid", true);
-    score->faithful = flag_or(object, "faithful", false);
+    score->fair = flag_or(object, "fair", true);
     explain(object, score);
 }
 
@@ -107,6 +107,7 @@ static fw_status read_run(const cJSON *object, const char *path, struct run_resu
               sizeof run->model_sha256);
     if (run->model_sha256[0] == '\0')
         copy_text(object, "model_sha256", run->model_sha256, sizeof run->model_sha256);
+    copy_text(bytes, "code_sources_sha256", run->code_sha256, sizeof run->code_sha256);
     run->model_bytes = number_or(bytes, "model", 0);
     run->total_bytes = number_or(bytes, "total", 0);
     run->train_seconds = number_or(seconds, "train", 0);
@@ -153,7 +154,7 @@ static fw_status read_list(const cJSON *reference, const char *kind, const char 
         score->nats_per_token =
             cJSON_IsNumber(other) ? other->valuedouble : score->bpb * log(2.0) * bytes_per_token;
         score->valid = flag_or(object, "valid", true);
-        score->faithful = flag_or(object, "faithful", false);
+        score->fair = flag_or(object, "fair", true);
         explain(object, score);
     }
     return FW_OK;
