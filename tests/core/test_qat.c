@@ -79,8 +79,12 @@ static float *packed_weights(const struct fixture *f, bool *quantized) {
     float *decoded = calloc((size_t)model_arena_count(f->model), sizeof *decoded);
     assert_non_null(decoded);
     struct artifact artifact = {0};
-    assert_ok(pack_weights(experiment, f->session.services, f->model, weights, &artifact, &error),
-              &error);
+    const struct pack_options options = {.experiment = experiment,
+                                         .host = f->session.services,
+                                         .model = f->model,
+                                         .weights = weights};
+    struct pack_result result;
+    assert_ok(pack_weights(&options, &artifact, &result, &error), &error);
     assert_ok(unpack_weights(experiment, f->session.services, f->model, &artifact, decoded, &error),
               &error);
     for (uint32_t i = 0; i < artifact.n_streams; i++) {
