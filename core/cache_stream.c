@@ -7,7 +7,11 @@
 
 #include "prediction.h"
 
-enum { AUDIT_EVERY = 1024 }; /* unverified predictions from one measured sum to the next */
+enum {
+    AUDIT_EVERY = 1024, /* unverified predictions from one measured sum to the next */
+    MOST_CONTEXT = 256, /* tokens that a row shows, as fairway/cache.h says */
+    FIRST_BLOCK = 64    /* room for pending tokens at first, where windows decide how many */
+};
 
 /* What a cache is handed of a row: a copy, in an allocation of its own. A cache that casts away the
  * const spoils nothing but this, and behind it lies no row of a later position. */
@@ -23,28 +27,37 @@ struct cache_stream {
     struct prediction_buffers *buffers;
     uint8_t *token_bytes, *token_is_boundary;
     struct shown *shown;
+    uint32_t *context;     /* the row's tokens that are shown, a copy as well */
     double *probabilities; /* V, for audits */
     uint32_t *pending;     /* scored tokens that the cache has not been told yet */
     uint32_t *told;        /* the block handed to update(), which may keep the pointer */
-    uint32_t n_pending, update_every;
+    uint32_t n_pending, room, update_every;
+    uint64_t last_position;
     uint64_t n_unverified, n_audits;
     double sum_of_sums;
     struct cache_summary summary;
 };
 
+uint32_t cache_stream_context(const struct cache_stream *stream) {
+    return FW_COVERS(stream->cache, context_tokens) ? stream->cache->context_tokens : 0;
+}
+
 static fw_status allocate(struct cache_stream *s, const struct token_table *table,
                           fw_error *error) {
     const uint32_t n = table->vocabulary;
     s->update_every = s->cache->update_every > 0 ? s->cache->update_every : 1;
+    s->room = s->update_every == FW_UPDATE_EVERY_WINDOW ? FIRST_BLOCK : s->update_every;
     s->buffers = prediction_buffers_create(n);
     s->token_bytes = calloc(n, 1);
     s->token_is_boundary = calloc(n, 1);
     s->probabilities = calloc(n, sizeof *s->probabilities);
     s->shown = calloc(1, sizeof *s->shown + n * sizeof *s->shown->probabilities);
-    s->pending = calloc(s->update_every, sizeof *s->pending);
-    s->told = calloc(s->update_every, sizeof *s->told);
-    if (s->buffers == NULL || s->token_bytes == NULL || s->token_is_boundary == NULL ||
-        s->probabilities == NULL || s->shown == NULL || s->pending == NULL || s->told == NULL)
+    s->context = calloc(cache_stream_context(s) + 1, sizeof *s->context);
+    s->pending = calloc(s->room, sizeof *s->pending);
+    s->told = calloc(s->room, sizeof *s->told);
+    if (s->context == NULL || s->buffers == NULL || s->token_bytes == NULL ||
+        s->token_is_boundary == NULL || s->probabilities == NULL || s->shown == NULL ||
+        s->pending == NULL || s->told == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for a cache over %u tokens", n);
     s->buffers->shown = &s->shown->row;
     for (uint32_t i = 0; i < n; i++) {
@@ -52,6 +65,22 @@ static fw_status allocate(struct cache_stream *s, const struct token_table *tabl
         s->token_bytes[i] = (uint8_t)(bytes < 255 ? bytes : 255);
         s->token_is_boundary[i] = table->tokens[i].boundary;
     }
+    return FW_OK;
+}
+
+/* What can be refused by its description alone. */
+static fw_status check_declared(const struct cache_stream *s, bool allow_unverified,
+                                fw_error *error) {
+    if (choice_is_unverified(s->choice) && !allow_unverified)
+        return fw_fail(
+            error, FW_E_PROTOCOL,
+            "it states no distribution that sums to one over the vocabulary, so that its "
+            "score means nothing; use another cache, or eval.on_violation = report for "
+            "a score marked INVALID");
+    if (cache_stream_context(s) > MOST_CONTEXT)
+        return fw_fail(error, FW_E_PROTOCOL,
+                       "it asks for a context of %u tokens; a row shows at most %d",
+                       cache_stream_context(s), MOST_CONTEXT);
     return FW_OK;
 }
 
@@ -75,13 +104,14 @@ fw_status cache_stream_open(const struct plugin_choice *choice, const fw_host *h
     if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for a cache");
     made->choice = choice;
     made->cache = choice->entry->plugin->vtable;
-    fw_status status = allocate(made, table, error);
+    fw_error why = {.struct_size = sizeof why};
+    fw_status status = check_declared(made, allow_unverified, &why);
+    if (status == FW_OK) status = allocate(made, table, &why);
     if (status == FW_OK) {
         made->buffers->allow_unverified = allow_unverified;
-        fw_error why = {.struct_size = sizeof why};
         status = start(made, host, table->vocabulary, targets, &why);
-        if (status != FW_OK) (void)choice_fail(choice, status, why.message, error);
     }
+    if (status != FW_OK) (void)choice_fail(choice, status, why.message, error);
     if (status == FW_OK)
         *stream = made;
     else
@@ -97,6 +127,7 @@ void cache_stream_close(struct cache_stream *stream) {
     free(stream->token_is_boundary);
     free(stream->probabilities);
     free(stream->shown);
+    free(stream->context);
     free(stream->pending);
     free(stream->told);
     free(stream);
@@ -135,23 +166,48 @@ static fw_status located(fw_status status, uint64_t position, const char *call, 
                    why->message[0] != '\0' ? why->message : "failed without a reason");
 }
 
-static fw_status tell(struct cache_stream *s, uint64_t position, uint32_t token, fw_error *error) {
-    s->pending[s->n_pending++] = token;
-    if (s->n_pending < s->update_every) return FW_OK;
+static fw_status make_room(struct cache_stream *s, fw_error *error) {
+    if (s->n_pending < s->room) return FW_OK;
+    const uint32_t room = 2 * s->room;
+    uint32_t *pending = realloc(s->pending, room * sizeof *pending);
+    if (pending != NULL) s->pending = pending;
+    uint32_t *told = pending != NULL ? calloc(room, sizeof *told) : NULL;
+    if (told == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory for a block of %u tokens", room);
+    free(s->told);
+    s->told = told;
+    s->room = room;
+    return FW_OK;
+}
+
+static fw_status deliver(struct cache_stream *s, fw_error *error) {
     const uint32_t n = s->n_pending;
     s->n_pending = 0;
     memcpy(s->told, s->pending, n * sizeof *s->told);
     fw_error why;
     clear(&why);
-    return located(s->cache->update(s->self, s->told, n, &why), position, "update", &why, error);
+    return located(s->cache->update(s->self, s->told, n, &why), s->last_position, "update", &why,
+                   error);
+}
+
+static fw_status tell(struct cache_stream *s, uint64_t position, uint32_t token, fw_error *error) {
+    FW_TRY(make_room(s, error));
+    s->pending[s->n_pending++] = token;
+    s->last_position = position;
+    return s->n_pending < s->update_every ? FW_OK : deliver(s, error);
 }
 
 static void show(struct cache_stream *s, const fw_row *row) {
+    const uint32_t wanted = cache_stream_context(s);
+    const uint32_t n = row->n_context < wanted ? row->n_context : wanted;
     s->shown->row = (fw_row){.struct_size = sizeof s->shown->row,
                              .vocabulary = row->vocabulary,
                              .position = row->position,
                              .probabilities = s->shown->probabilities,
-                             .entropy = row->entropy};
+                             .entropy = row->entropy,
+                             .context = s->context,
+                             .n_context = n};
+    if (n > 0) memcpy(s->context, row->context + (row->n_context - n), n * sizeof *s->context);
     memcpy(s->shown->probabilities, row->probabilities, row->vocabulary * sizeof(double));
 }
 
@@ -171,6 +227,13 @@ static fw_status predict(struct cache_stream *s, const fw_row *row, uint32_t tar
     return stated.form == FW_PREDICT_UNVERIFIED ? audit_unverified(s, row, &stated, error) : FW_OK;
 }
 
+static fw_status failed(const struct cache_stream *s, fw_status status, const fw_error *why,
+                        fw_error *error) {
+    if (status == FW_OK) return FW_OK;
+    return fw_fail(error, status, "[%s] plugin %s: %s", s->choice->section, s->choice->name,
+                   why->message);
+}
+
 fw_status cache_stream_score(struct cache_stream *s, const fw_row *row, uint32_t target,
                              double *nats, fw_error *error) {
     fw_error why;
@@ -178,11 +241,26 @@ fw_status cache_stream_score(struct cache_stream *s, const fw_row *row, uint32_t
     double probability = 0;
     fw_status status = predict(s, row, target, &probability, &why);
     if (status == FW_OK) status = tell(s, row->position, target, &why);
-    if (status != FW_OK)
-        return fw_fail(error, status, "[cache] plugin %s: %s", s->choice->name, why.message);
+    FW_TRY(failed(s, status, &why, error));
     if (probability != row->probabilities[target]) s->summary.changed++;
     *nats = probability < 1 ? -log(probability) : 0;
     return FW_OK;
+}
+
+fw_status cache_stream_end_window(struct cache_stream *s, fw_error *error) {
+    if (s->update_every != FW_UPDATE_EVERY_WINDOW || s->n_pending == 0) return FW_OK;
+    fw_error why;
+    clear(&why);
+    const fw_status status = deliver(s, &why);
+    return failed(s, status, &why, error);
+}
+
+fw_status cache_stream_begin(struct cache_stream *s, fw_error *error) {
+    s->n_pending = 0;
+    fw_error why;
+    clear(&why);
+    const fw_status status = s->cache->begin(s->self, &why);
+    return failed(s, status, &why, error);
 }
 
 void cache_stream_summary(const struct cache_stream *s, struct cache_summary *summary) {

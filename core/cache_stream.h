@@ -29,7 +29,8 @@ struct cache_summary {
     double mean_sum, largest_sum; /* of sampled unverified predictions */
 };
 
-/* `targets`: how many positions will be scored. `allow_unverified`: eval.on_violation = report. */
+/* `targets`: how many positions will be scored. `allow_unverified`: eval.on_violation = report;
+ * without it a cache that declares itself unverified is refused here, E_PROTOCOL. */
 fw_status cache_stream_open(const struct plugin_choice *choice, const fw_host *host,
                             const struct token_table *table, uint64_t targets,
                             bool allow_unverified, struct cache_stream **stream, fw_error *error);
@@ -37,10 +38,19 @@ void cache_stream_close(struct cache_stream *stream); /* NULL is fine */
 
 bool cache_stream_needs_entropy(const struct cache_stream *stream);
 
+/* How many tokens of fw_row.context the cache wants to see. */
+uint32_t cache_stream_context(const struct cache_stream *stream);
+
 /* Ask the cache for its prediction, validate it, look up `target`, tell the cache (every
  * update_every-th time). `nats` gets the code length. Errors carry plugin and position. */
 fw_status cache_stream_score(struct cache_stream *stream, const fw_row *row, uint32_t target,
                              double *nats, fw_error *error);
+
+/* All of a window's positions are scored: what FW_UPDATE_EVERY_WINDOW waits for. */
+fw_status cache_stream_end_window(struct cache_stream *stream, fw_error *error);
+
+/* Go on with a cold cache: what is pending is dropped, and everything told is forgotten. */
+fw_status cache_stream_begin(struct cache_stream *stream, fw_error *error);
 
 void cache_stream_summary(const struct cache_stream *stream, struct cache_summary *summary);
 

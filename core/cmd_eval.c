@@ -132,20 +132,12 @@ static void print_result(const struct scorer *scorer, const struct corpus *corpu
     if (most > 0 && most < tokens)
         (void)printf("first %llu of %llu tokens (eval.max_tokens)\n", (unsigned long long)most,
                      (unsigned long long)tokens);
-    char label[128], remark[128];
     (void)printf("%llu targets, %llu bytes, %.1f s (%.0f tokens/s)\n",
                  (unsigned long long)result->targets, (unsigned long long)result->bytes,
                  result->seconds, (double)result->targets / result->seconds);
     report_print_score_header();
-    if (experiment->eval.mode == EVAL_SLIDING)
-        (void)snprintf(label, sizeof label, "sliding %lld/%lld",
-                       (long long)evaluate_window(experiment), (long long)experiment->eval.stride);
-    else
-        (void)snprintf(label, sizeof label, "plain");
-    report_print_score(label, &result->model, "");
-    if (!choice_is_on(&experiment->cache)) return;
-    (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.entry->plugin->id);
-    report_print_score(label, &result->cached, report_cache_remark(result, remark, sizeof remark));
+    report_print_model(experiment, result);
+    if (choice_is_on(&experiment->cache)) report_print_caches(experiment, result);
 }
 
 static fw_status eval(const struct arguments *arguments, const struct eval_options *options,

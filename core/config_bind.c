@@ -166,12 +166,19 @@ static fw_status choose(struct config *config, const char *section, const char *
     return config_absolute_plugin(config, entry->directory, name, error);
 }
 
+/* The counterpart is bound for a cache that needs one, which stands before it in the table. */
+static bool is_used(const struct config *config, const char *section) {
+    const struct plugin_choice *cache = &config->experiment.cache;
+    return strcmp(section, "counterpart") != 0 ||
+           (cache->entry != NULL && choice_is_unverified(cache));
+}
+
 static fw_status bind_section(struct config *config, struct registry *registry, uint32_t kinds,
                               const struct plugin_section *section, fw_error *error) {
     struct plugin_choice *choice = config_choice(config, section);
     *choice = (struct plugin_choice){
         .kind = section->kind, .section = section->name, .where = chosen_at(config, section->name)};
-    const bool wanted = (kinds & CONFIG_BIND(section->kind)) != 0;
+    const bool wanted = (kinds & CONFIG_BIND(section->kind)) != 0 && is_used(config, section->name);
     if (section->kind == FW_DEVICE) {
         choice->name = config->experiment.run.device;
         if (wanted && strcmp(choice->name, "auto") == 0)

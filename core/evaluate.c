@@ -12,6 +12,15 @@
 
 enum { ROWS_AT_ONCE = 128 }; /* rows formed together: few enough to stay in the processor's cache */
 
+/* A cache that is being scored, with a ledger of its own. */
+struct scored_cache {
+    struct cache_stream *stream; /* NULL: none */
+    struct ledger *ledger;
+    bool repeats;      /* asked again about targets that come again */
+    uint64_t next;     /* first position that it was never asked about */
+    uint32_t *context; /* what fw_row.context shows of the stream */
+};
+
 struct evaluation {
     const struct evaluate_options *options;
     struct windows windows;
@@ -20,8 +29,11 @@ struct evaluation {
     int32_t *inputs;
     float *log_probabilities;
     struct rows rows;
-    struct ledger *ledger, *cached_ledger;
-    struct cache_stream *cache;
+    struct ledger *ledger;
+    struct ledger *fair_ledger; /* of the model when `ledger` counts targets several times */
+    uint64_t fair_next;
+    struct scored_cache cache, counterpart;
+    int with_entropy;
     double begin;
 };
 
@@ -31,6 +43,38 @@ int64_t evaluate_window(const struct experiment *experiment) {
 
 /* ---- scoring ---- */
 
+/* The tokens before the target behind `position`. Where a wrap is asked for, an index before the
+ * stream's beginning counts back from its end. */
+static uint32_t gather_context(const struct evaluation *e, const struct scored_cache *cache,
+                               uint64_t position) {
+    const uint64_t wanted = cache_stream_context(cache->stream);
+    const uint64_t stream = e->windows.targets + 1, most = cache->repeats ? stream : position + 1;
+    const uint32_t n = (uint32_t)(wanted < most ? wanted : most);
+    for (uint32_t i = 0; i < n; i++)
+        cache->context[i] = e->tokens[(position + 1 + stream - n + i) % stream];
+    return n;
+}
+
+static fw_status score_cache(struct evaluation *e, struct scored_cache *cache, fw_row row,
+                             uint32_t target, uint32_t bytes, fw_error *error) {
+    if (cache->stream == NULL || (row.position < cache->next && !cache->repeats)) return FW_OK;
+    cache->next = row.position + 1;
+    row.context = cache->context;
+    row.n_context = gather_context(e, cache, row.position);
+    if (!cache_stream_needs_entropy(cache->stream)) row.entropy = -1;
+    double nats = 0;
+    FW_TRY(cache_stream_score(cache->stream, &row, target, &nats, error));
+    return ledger_enter(cache->ledger, row.position, nats, bytes, error);
+}
+
+static fw_status score_model(struct evaluation *e, uint64_t position, double nats, uint32_t bytes,
+                             fw_error *error) {
+    FW_TRY(ledger_enter(e->ledger, position, nats, bytes, error));
+    if (e->fair_ledger == NULL || position < e->fair_next) return FW_OK;
+    e->fair_next = position + 1;
+    return ledger_enter(e->fair_ledger, position, nats, bytes, error);
+}
+
 static fw_status score_position(struct evaluation *e, int64_t row, const float *log_probabilities,
                                 uint64_t position, fw_error *error) {
     const struct token_table *table = e->options->table;
@@ -38,22 +82,19 @@ static fw_status score_position(struct evaluation *e, int64_t row, const float *
     const uint32_t bytes = token_table_bytes(table, previous, target);
     const double excess = e->rows.log_normaliser[row] - (double)log_probabilities[target];
     const double nats = excess > 0 ? excess : 0; /* rounding can make a sure row's -1e-17 */
-    FW_TRY(ledger_enter(e->ledger, position, nats, bytes, error));
-    if (e->cache == NULL) return FW_OK;
+    FW_TRY(score_model(e, position, nats, bytes, error));
     const fw_row given = {.struct_size = sizeof given,
                           .vocabulary = table->vocabulary,
                           .position = position,
                           .probabilities = e->rows.probabilities + row * (int64_t)table->vocabulary,
                           .entropy = e->rows.entropy[row]};
-    double cached = 0;
-    FW_TRY(cache_stream_score(e->cache, &given, target, &cached, error));
-    return ledger_enter(e->cached_ledger, position, cached, bytes, error);
+    FW_TRY(score_cache(e, &e->cache, given, target, bytes, error));
+    return score_cache(e, &e->counterpart, given, target, bytes, error);
 }
 
 static fw_status score_rows(struct evaluation *e, uint64_t first_position, int64_t n,
                             const float *log_probabilities, fw_error *error) {
-    const int with_entropy = e->cache != NULL && cache_stream_needs_entropy(e->cache);
-    FW_TRY(rows_form(&e->rows, e->options->host, log_probabilities, n, with_entropy, error));
+    FW_TRY(rows_form(&e->rows, e->options->host, log_probabilities, n, e->with_entropy, error));
     for (int64_t i = 0; i < n; i++)
         FW_TRY(score_position(e, i, log_probabilities + i * (int64_t)e->options->table->vocabulary,
                               first_position + (uint64_t)i, error));
@@ -65,7 +106,8 @@ static fw_status score_window(struct evaluation *e, const struct window *window,
                               fw_error *error) {
     const int64_t n = (int64_t)(window->n - window->first);
     const int64_t row = slot * (int64_t)e->windows.length + (int64_t)window->first;
-    FW_TRY(model_log_probabilities(e->options->model, row, n, e->log_probabilities, error));
+    const struct language_model *model = &e->options->model;
+    FW_TRY(model->log_probabilities(model->self, row, n, e->log_probabilities, error));
     for (int64_t i = 0; i < n; i += ROWS_AT_ONCE)
         FW_TRY(score_rows(e, window->start + window->first + (uint64_t)i,
                           n - i < ROWS_AT_ONCE ? n - i : ROWS_AT_ONCE,
@@ -86,19 +128,36 @@ static void gather_inputs(struct evaluation *e, uint64_t first, uint64_t count) 
     }
 }
 
+/* Scored caches begin cold with each part, and learn of a window's end. */
+static fw_status each_cache(struct evaluation *e,
+                            fw_status (*act)(struct cache_stream *stream, fw_error *error),
+                            fw_error *error) {
+    if (e->cache.stream != NULL) FW_TRY(act(e->cache.stream, error));
+    return e->counterpart.stream != NULL ? act(e->counterpart.stream, error) : FW_OK;
+}
+
+static fw_status score_batch(struct evaluation *e, uint64_t begin, uint64_t end, fw_error *error) {
+    const uint64_t ranks = (uint64_t)e->options->experiment->eval.ranks;
+    for (uint64_t i = begin; i < end; i++) {
+        const struct window window = windows_get(&e->windows, i);
+        if (i > 0 && windows_begin_part(&e->windows, ranks, i))
+            FW_TRY(each_cache(e, cache_stream_begin, error));
+        FW_TRY(score_window(e, &window, (int64_t)(i - begin), error));
+        FW_TRY(each_cache(e, cache_stream_end_window, error));
+    }
+    return FW_OK;
+}
+
 static fw_status score_stream(struct evaluation *e, fw_error *error) {
-    const uint64_t count = windows_count(&e->windows);
-    for (uint64_t first = 0; first < count; first += (uint64_t)e->batch) {
+    const uint64_t count = windows_count(&e->windows), batch = (uint64_t)e->batch;
+    const struct language_model *model = &e->options->model;
+    for (uint64_t first = 0; first < count; first += batch) {
+        const uint64_t end = count - first < batch ? count : first + batch;
         gather_inputs(e, first, count);
-        FW_TRY(
-            model_infer(e->options->model, e->inputs, e->batch, (int64_t)e->windows.length, error));
-        uint64_t done = 0;
-        for (uint64_t i = first; i < count && i < first + (uint64_t)e->batch; i++) {
-            const struct window window = windows_get(&e->windows, i);
-            FW_TRY(score_window(e, &window, (int64_t)(i - first), error));
-            done = window.start + window.n;
-        }
-        progress_work(e->options->progress, e->options->label, (double)done,
+        FW_TRY(model->infer(model->self, e->inputs, e->batch, (int64_t)e->windows.length, error));
+        FW_TRY(score_batch(e, first, end, error));
+        const struct window last = windows_get(&e->windows, end - 1);
+        progress_work(e->options->progress, e->options->label, (double)(last.start + last.n),
                       (double)e->windows.targets, "tokens", e->begin);
     }
     return FW_OK;
@@ -117,6 +176,87 @@ static fw_status check_tokens(const struct evaluation *e, fw_error *error) {
     return FW_OK;
 }
 
+/* ---- caches ---- */
+
+/* A counterpart is the honest one of the two, so only an unverified cache has one. */
+static bool wants_counterpart(const struct experiment *experiment) {
+    return choice_is_unverified(&experiment->cache) && experiment->counterpart.entry != NULL &&
+           choice_is_on(&experiment->counterpart);
+}
+
+static fw_status check_counterpart(const struct experiment *experiment, fw_error *error) {
+    if (!choice_is_unverified(&experiment->counterpart)) return FW_OK;
+    return choice_fail(&experiment->counterpart, FW_E_CONFIG,
+                       "it is unverified itself; the counterpart of an unverified cache must state "
+                       "distributions, as ngram does (or none)",
+                       error);
+}
+
+static fw_status open_cache(const struct experiment *experiment, const fw_host *host,
+                            const struct token_table *table, uint64_t targets,
+                            struct cache_stream **cache, fw_error *error) {
+    const bool allowed = experiment->eval.on_violation == EVAL_VIOLATION_REPORT;
+    return cache_stream_open(&experiment->cache, host, table, targets, allowed, cache, error);
+}
+
+static fw_status open_counterpart(const struct experiment *experiment, const fw_host *host,
+                                  const struct token_table *table, uint64_t targets,
+                                  struct cache_stream **cache, fw_error *error) {
+    FW_TRY(check_counterpart(experiment, error));
+    return cache_stream_open(&experiment->counterpart, host, table, targets, false, cache, error);
+}
+
+fw_status evaluate_check(const struct experiment *experiment, const fw_host *host,
+                         const struct token_table *table, fw_error *error) {
+    struct cache_stream *stream = NULL;
+    FW_TRY(open_cache(experiment, host, table, 0, &stream, error));
+    cache_stream_close(stream);
+    if (!wants_counterpart(experiment)) return FW_OK;
+    FW_TRY(open_counterpart(experiment, host, table, 0, &stream, error));
+    cache_stream_close(stream);
+    return FW_OK;
+}
+
+/* The rest of a scored cache, once its stream is open. */
+static fw_status enter(struct evaluation *e, struct scored_cache *cache, fw_error *error) {
+    const uint32_t context = cache_stream_context(cache->stream);
+    if (cache_stream_needs_entropy(cache->stream)) e->with_entropy = 1;
+    cache->context = calloc(context + 1, sizeof *cache->context);
+    if (cache->context == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory for a context of %u tokens", context);
+    return ledger_create(e->windows.targets, cache->repeats, &cache->ledger, error);
+}
+
+static fw_status open_caches(struct evaluation *e, fw_error *error) {
+    const struct evaluate_options *options = e->options;
+    const struct experiment *experiment = options->experiment;
+    const uint64_t targets = e->windows.targets;
+    FW_TRY(open_cache(experiment, options->host, options->table, targets, &e->cache.stream, error));
+    e->cache.repeats = e->windows.faithful && choice_is_unverified(&experiment->cache);
+    FW_TRY(enter(e, &e->cache, error));
+    if (!wants_counterpart(experiment)) return FW_OK;
+    FW_TRY(open_counterpart(experiment, options->host, options->table, targets,
+                            &e->counterpart.stream, error));
+    return enter(e, &e->counterpart, error);
+}
+
+static void leave(struct scored_cache *cache) {
+    cache_stream_close(cache->stream);
+    ledger_destroy(cache->ledger);
+    free(cache->context);
+}
+
+/* ---- opening and closing ---- */
+
+static fw_status allocate(struct evaluation *e, uint64_t n, fw_error *error) {
+    const uint64_t length = e->windows.length, vocabulary = e->options->table->vocabulary;
+    e->tokens = malloc(n * sizeof *e->tokens);
+    e->inputs = malloc((size_t)e->batch * length * sizeof *e->inputs);
+    e->log_probabilities = malloc(length * vocabulary * sizeof *e->log_probabilities);
+    if (e->tokens != NULL && e->inputs != NULL && e->log_probabilities != NULL) return FW_OK;
+    return fw_fail(error, FW_E_MEMORY, "no memory to score %" PRIu64 " tokens", n);
+}
+
 static fw_status evaluation_open(struct evaluation *e, fw_error *error) {
     const struct evaluate_options *options = e->options;
     const struct eval_keys *keys = &options->experiment->eval;
@@ -126,41 +266,31 @@ static fw_status evaluation_open(struct evaluation *e, fw_error *error) {
         return fw_fail(error, FW_E_SHAPE, "%llu tokens cannot be scored: 2 are the least",
                        (unsigned long long)n);
     const uint64_t length = (uint64_t)evaluate_window(options->experiment);
-    const bool sliding = options->mode == EVAL_SLIDING;
-    e->windows = (struct windows){n - 1, length, sliding ? (uint64_t)keys->stride : length};
+    const bool sliding = options->mode == EVAL_SLIDING, faithful = sliding && keys->faithful;
+    e->windows =
+        (struct windows){n - 1, length, sliding ? (uint64_t)keys->stride : length, faithful};
     e->batch = keys->batch;
-    const uint32_t vocabulary = options->table->vocabulary;
-    e->tokens = malloc(n * sizeof *e->tokens);
-    e->inputs = malloc((size_t)e->batch * length * sizeof *e->inputs);
-    e->log_probabilities = malloc(length * vocabulary * sizeof *e->log_probabilities);
-    if (e->tokens == NULL || e->inputs == NULL || e->log_probabilities == NULL)
-        return fw_fail(error, FW_E_MEMORY, "no memory to score %" PRIu64 " tokens", n);
+    FW_TRY(allocate(e, n, error));
     corpus_read(options->corpus, 0, n, e->tokens);
     FW_TRY(check_tokens(e, error));
-    FW_TRY(rows_create(ROWS_AT_ONCE, vocabulary, &e->rows, error));
-    FW_TRY(ledger_create(n - 1, &e->ledger, error));
-    if (!options->with_cache) return FW_OK;
-    FW_TRY(ledger_create(n - 1, &e->cached_ledger, error));
-    return cache_stream_open(&options->experiment->cache, options->host, options->table, n - 1,
-                             keys->on_violation == EVAL_VIOLATION_REPORT, &e->cache, error);
+    FW_TRY(rows_create(ROWS_AT_ONCE, options->table->vocabulary, &e->rows, error));
+    FW_TRY(ledger_create(n - 1, faithful, &e->ledger, error));
+    if (faithful) FW_TRY(ledger_create(n - 1, false, &e->fair_ledger, error));
+    return options->with_cache ? open_caches(e, error) : FW_OK;
 }
 
 static void evaluation_close(struct evaluation *e) {
-    cache_stream_close(e->cache);
+    leave(&e->cache);
+    leave(&e->counterpart);
     ledger_destroy(e->ledger);
-    ledger_destroy(e->cached_ledger);
+    ledger_destroy(e->fair_ledger);
     rows_free(&e->rows);
     free(e->log_probabilities);
     free(e->inputs);
     free(e->tokens);
 }
 
-static struct score make_score(double nats, uint64_t bytes, uint64_t raw_bytes) {
-    const double bits = nats / log(2.0);
-    return (struct score){.nats = nats,
-                          .bpb = bytes > 0 ? bits / (double)bytes : 0,
-                          .raw_bpb = raw_bytes > 0 ? bits / (double)raw_bytes : 0};
-}
+/* ---- the result ---- */
 
 /* Raw bytes of what was scored, so that both scores speak of the same text: the stream's first
  * token is never a target. It is a begin token, which stands for none, or its own bytes count off.
@@ -173,24 +303,46 @@ static uint64_t scored_raw_bytes(const struct evaluation *e) {
     return all > first ? all - first : 0;
 }
 
+/* Raw bytes are those of the whole text, once: they say nothing about repeats. */
+static fw_status close_ledger(const struct ledger *ledger, uint64_t raw_bytes, bool fair,
+                              struct score *score, fw_error *error) {
+    struct ledger_total total;
+    FW_TRY(ledger_close(ledger, &total, error));
+    const double bits = total.nats / log(2.0);
+    *score = (struct score){.nats = total.nats,
+                            .bpb = total.bytes > 0 ? bits / (double)total.bytes : 0,
+                            .raw_bpb = raw_bytes > 0 && fair ? bits / (double)raw_bytes : 0,
+                            .targets = total.targets,
+                            .bytes = total.bytes,
+                            .fair = fair};
+    return FW_OK;
+}
+
+static fw_status summarise_caches(const struct evaluation *e, struct evaluate_result *made,
+                                  fw_error *error) {
+    FW_TRY(close_ledger(e->cache.ledger, made->raw_bytes, !e->cache.repeats, &made->cached, error));
+    struct cache_summary summary;
+    cache_stream_summary(e->cache.stream, &summary);
+    made->cache_changed = summary.changed;
+    made->cache_memory = summary.memory_bytes;
+    made->invalid = summary.invalid;
+    made->mean_sum = summary.mean_sum;
+    made->largest_sum = summary.largest_sum;
+    made->has_counterpart = e->counterpart.stream != NULL;
+    if (!made->has_counterpart) return FW_OK;
+    return close_ledger(e->counterpart.ledger, made->raw_bytes, true, &made->counterpart, error);
+}
+
 static fw_status summarise(const struct evaluation *e, struct evaluate_result *result,
                            fw_error *error) {
-    struct ledger_total total, cached;
-    FW_TRY(ledger_close(e->ledger, &total, error));
-    struct evaluate_result made = {
-        .targets = total.targets, .bytes = total.bytes, .raw_bytes = scored_raw_bytes(e)};
-    made.model = make_score(total.nats, total.bytes, made.raw_bytes);
-    if (e->cache != NULL) {
-        FW_TRY(ledger_close(e->cached_ledger, &cached, error));
-        struct cache_summary summary;
-        cache_stream_summary(e->cache, &summary);
-        made.cached = make_score(cached.nats, cached.bytes, made.raw_bytes);
-        made.cache_changed = summary.changed;
-        made.cache_memory = summary.memory_bytes;
-        made.invalid = summary.invalid;
-        made.mean_sum = summary.mean_sum;
-        made.largest_sum = summary.largest_sum;
-    }
+    struct evaluate_result made = {.raw_bytes = scored_raw_bytes(e)};
+    const bool fair = e->fair_ledger == NULL;
+    FW_TRY(close_ledger(e->ledger, made.raw_bytes, fair, &made.model, error));
+    made.fair_model = made.model;
+    if (!fair) FW_TRY(close_ledger(e->fair_ledger, made.raw_bytes, true, &made.fair_model, error));
+    made.targets = made.model.targets;
+    made.bytes = made.model.bytes;
+    if (e->cache.stream != NULL) FW_TRY(summarise_caches(e, &made, error));
     made.seconds = clock_seconds() - e->begin;
     *result = made;
     return FW_OK;

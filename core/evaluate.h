@@ -8,22 +8,33 @@
  * summed in order of v. Where a cache takes part it follows the protocol of fairway/cache.h: it
  * predicts, the host validates and looks up the target, and only then is the cache told
  * (cache_stream.h says what that can promise). The model alone and the model with cache are scored
- * in the same pass, each in its own ledger. */
+ * in the same pass, each in its own ledger.
+ *
+ * eval.ranks splits the windows into contiguous parts; each begins with a cold cache.
+ *
+ * eval.faithful with sliding windows counts as record 993 does (windows.h): targets near the end
+ * count several times, for the model and for a cache that declares itself unverified. Such a score
+ * is not fair, and `fair` says so. Whatever else is scored in that pass, `fair_model`, a cache of a
+ * verified form, the counterpart, counts each target once.
+ *
+ * A cache that declares itself unverified has a counterpart: the cache of [counterpart], scored
+ * beside it on the same rows. */
 #ifndef FAIRWAY_EVALUATE_H
 #define FAIRWAY_EVALUATE_H
 
+#include "config.h"
 #include "corpus.h"
-#include "model.h"
+#include "language_model.h"
 #include "progress.h"
 #include "token_table.h"
 
 struct evaluate_options {
-    const struct experiment *experiment; /* [eval] */
+    const struct experiment *experiment; /* [eval] [cache] [counterpart] */
     const fw_host *host;
-    struct model *model; /* for inference, T = window and B = eval.batch, with its weights set */
+    struct language_model model; /* for passes of eval.batch windows of evaluate_window tokens */
     const struct corpus *corpus;
     const struct token_table *table;
-    int64_t mode;        /* enum eval_mode */
+    int64_t mode;        /* enum eval_mode; eval.faithful matters to EVAL_SLIDING alone */
     uint64_t max_tokens; /* of the corpus; 0: all */
     bool with_cache;
     const char *label; /* for the progress line */
@@ -34,13 +45,18 @@ struct score {
     double nats;    /* sum over targets */
     double bpb;     /* bits per byte by the tokenizer's byte counts */
     double raw_bpb; /* by raw_bytes; 0 when unknown */
+    uint64_t targets, bytes;
+    bool fair; /* each target counts once */
 };
 
 struct evaluate_result {
-    uint64_t targets, bytes;
-    uint64_t raw_bytes; /* of the text scored: all but the first token's; 0 when unknown */
+    uint64_t targets, bytes; /* those of `model` */
+    uint64_t raw_bytes;      /* of the text scored: all but the first token's; 0 when unknown */
     struct score model;
-    struct score cached;          /* with_cache only */
+    struct score fair_model;  /* equal to `model` unless that is not fair */
+    struct score cached;      /* with_cache only */
+    struct score counterpart; /* has_counterpart only */
+    bool has_counterpart;
     uint64_t cache_changed;       /* positions whose probability the cache changed */
     uint64_t cache_memory;        /* bytes, 0 when the cache does not say */
     bool invalid;                 /* a prediction was not verifiably a distribution */
@@ -49,9 +65,15 @@ struct evaluate_result {
 };
 
 /* Errors: E_PROTOCOL names cache, position and value; E_SHAPE when the corpus has fewer than 2
- * tokens; E_RANGE for a token outside the table. */
+ * tokens; E_RANGE for a token outside the table; those of evaluate_check. */
 fw_status evaluate(const struct evaluate_options *options, struct evaluate_result *result,
                    fw_error *error);
+
+/* What can be refused about [cache] and [counterpart] before any work is done; both are created
+ * and closed again. E_PROTOCOL: unverified without on_violation = report; E_CONFIG: a counterpart
+ * that is unverified as well; what create() says. */
+fw_status evaluate_check(const struct experiment *experiment, const fw_host *host,
+                         const struct token_table *table, fw_error *error);
 
 /* Tokens of a window: eval.window, or data.sequence when that is 0. */
 int64_t evaluate_window(const struct experiment *experiment);

@@ -3,34 +3,32 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "artifact.h"
-#include "cache_stream.h"
 #include "clock.h"
 #include "files.h"
 #include "pack.h"
 #include "scorer.h"
 #include "weights_file.h"
 
-static fw_status need_ini(const struct arguments *arguments, fw_error *error) {
+fw_status pipeline_need_ini(const struct arguments *arguments, fw_error *error) {
     if (arguments->input != NULL) return FW_OK;
     return fw_fail(error, FW_E_CONFIG,
                    "no INI file is given; try `fairway run configs/quickstart.ini`");
 }
 
-/* A cache that cannot be created is refused now, not after the training. */
-static fw_status check_cache(const struct session *session, fw_error *error) {
-    struct cache_stream *stream = NULL;
-    FW_TRY(cache_stream_open(&session->experiment->cache, session->services, session->table, 0,
-                             true, &stream, error));
-    cache_stream_close(stream);
-    return FW_OK;
+/* A cache that cannot be created, or whose score would be refused, is refused now, not after the
+ * training. */
+fw_status pipeline_check_cache(const struct session *session, const struct token_table *table,
+                               fw_error *error) {
+    return evaluate_check(session->experiment, session->services, table, error);
 }
 
 static fw_status open_all(const struct arguments *arguments, bool with_validation,
                           struct pipeline *pipeline, fw_error *error) {
     struct session *session = &pipeline->session;
-    FW_TRY(need_ini(arguments, error));
+    FW_TRY(pipeline_need_ini(arguments, error));
     FW_TRY(session_open(arguments, arguments->input, NULL, CONFIG_BIND_ALL, session, error));
     FW_TRY(session_open_tokenizer(session, error));
     FW_TRY(session_open_training(session, error));
@@ -38,7 +36,7 @@ static fw_status open_all(const struct arguments *arguments, bool with_validatio
         FW_TRY(session_open_validation(session, error));
     FW_TRY(scoring_model(session, session->table->vocabulary, &pipeline->scoring, error));
     FW_TRY(pack_check(session->experiment, session->services, pipeline->scoring, error));
-    return check_cache(session, error);
+    return pipeline_check_cache(session, session->table, error);
 }
 
 fw_status pipeline_open(const struct arguments *arguments, bool with_validation,
@@ -77,7 +75,13 @@ fw_status pipeline_log_score(struct pipeline *pipeline, const char *what, int64_
     (void)cJSON_AddStringToObject(fields, "what", what);
     (void)cJSON_AddNumberToObject(fields, "step", (double)step);
     (void)cJSON_AddNumberToObject(fields, "bpb", score->bpb);
-    (void)cJSON_AddNumberToObject(fields, "nats_per_token", score->nats / (double)result->targets);
+    (void)cJSON_AddNumberToObject(fields, "nats_per_token", score->nats / (double)score->targets);
+    if (!score->fair) (void)cJSON_AddBoolToObject(fields, "fair", false);
+    if (report_is_invalid(result, score)) {
+        (void)cJSON_AddBoolToObject(fields, "valid", false);
+        (void)cJSON_AddNumberToObject(fields, "mean_sum", result->mean_sum);
+        (void)cJSON_AddNumberToObject(fields, "largest_sum", result->largest_sum);
+    }
     return log_event(pipeline->session.log, "score", fields, error);
 }
 
@@ -236,26 +240,77 @@ fw_status pipeline_check_effects(const struct pipeline *pipeline, fw_error *erro
 
 /* ---- packing ---- */
 
+fw_status pipeline_measure_code(struct pipeline *pipeline, fw_error *error) {
+    struct report *report = &pipeline->report;
+    if (report->code.counted > 0) return FW_OK;
+    const double begin = clock_seconds();
+    const struct session *session = &pipeline->session;
+    const char *path = pipeline->keep_sources ? session_path(session, "code.tar.xz") : NULL;
+    FW_TRY(code_size_measure(session->experiment, session->host, path, &report->code, error));
+    report->seconds[PHASE_COMPARE] += clock_seconds() - begin;
+    return FW_OK;
+}
+
+static void note_pruned(void *argument, const char *name, double size) {
+    if (strcmp(name, "pruned_weights") == 0) *(double *)argument = size;
+}
+
+static fw_status cannot_fit(const struct pipeline *pipeline, const struct pack_result *packed,
+                            fw_error *error) {
+    const size_t code = pipeline->report.code.counted;
+    const long long limit = pipeline->session.experiment->run.size_limit;
+    return fw_fail(error, FW_E_LIMIT,
+                   "the artifact has %zu bytes even with all pruned (rate 0; %zu at rate 1), the "
+                   "code %zu: %zu, but run.size_limit is %lld; a smaller model, a coarser "
+                   "[quantize] or a larger run.size_limit fits, and run.fit_size = no packs it as "
+                   "it is; the trained weights are in weights.fw for `fairway pack`",
+                   packed->least_bytes, packed->full_bytes, code, packed->least_bytes + code,
+                   limit);
+}
+
+static fw_status pack_to_limit(struct pipeline *pipeline, const float *weights,
+                               struct artifact *artifact, fw_error *error) {
+    const struct session *session = &pipeline->session;
+    const struct run_keys *run = &session->experiment->run;
+    struct report *report = &pipeline->report;
+    struct pack_options options = {.experiment = session->experiment,
+                                   .host = session->services,
+                                   .model = pipeline->scoring,
+                                   .weights = weights,
+                                   .fit = run->fit_size && pack_has_rate(session->experiment)};
+    if (options.fit) {
+        FW_TRY(pipeline_measure_code(pipeline, error));
+        const size_t code = report->code.counted, limit = (size_t)run->size_limit;
+        options.limit = code < limit ? limit - code : 0;
+    }
+    FW_TRY(pack_weights(&options, artifact, &report->pack, error));
+    if (!report->pack.fits) return cannot_fit(pipeline, &report->pack, error);
+    report->pruned_weights = 0;
+    if (report->pack.rate < 1)
+        host_each_effect(session->host, note_pruned, &report->pruned_weights);
+    return FW_OK;
+}
+
 static fw_status write_artifact(struct pipeline *pipeline, const struct token_table *table,
                                 const float *weights, const char *path, struct artifact *artifact,
                                 fw_error *error) {
-    struct session *session = &pipeline->session;
-    FW_TRY(scorer_config_text(session, &artifact->config, error));
-    FW_TRY(pack_weights(session->experiment, session->services, pipeline->scoring, weights,
-                        artifact, error));
+    FW_TRY(scorer_config_text(&pipeline->session, &artifact->config, error));
     FW_TRY(token_table_copy(table, &artifact->table, error));
+    FW_TRY(pack_to_limit(pipeline, weights, artifact, error));
     return artifact_write(path, artifact, error);
 }
 
 fw_status pipeline_pack(struct pipeline *pipeline, const struct token_table *table,
                         const float *weights, const char *path, fw_error *error) {
-    const double begin = clock_seconds();
+    const double begin = clock_seconds(), compared = pipeline->report.seconds[PHASE_COMPARE];
     struct artifact artifact = {0};
     fw_status status = write_artifact(pipeline, table, weights, path, &artifact, error);
+    progress_end(&pipeline->session.progress);
     if (status == FW_OK) status = sha256_file(path, pipeline->report.artifact_hash, error);
     pipeline->report.artifact_bytes = artifact.file_bytes;
     artifact_free(&artifact);
     pipeline_note_effects(pipeline, pipeline->session.host);
-    pipeline->report.seconds[PHASE_PACK] += clock_seconds() - begin;
+    pipeline->report.seconds[PHASE_PACK] +=
+        clock_seconds() - begin - (pipeline->report.seconds[PHASE_COMPARE] - compared);
     return status;
 }

@@ -81,12 +81,41 @@ static void print_xz(const char *label, size_t packed, size_t text) {
     (void)printf("  %-30s %10s %10.4f\n", label, "", 8.0 * (double)packed / (double)text);
 }
 
-const char *report_cache_remark(const struct evaluate_result *result, char *out, size_t size) {
-    out[0] = '\0';
-    if (result->invalid)
-        (void)snprintf(out, size, "INVALID: the distribution sums to %.4g (largest %.4g)",
-                       result->mean_sum, result->largest_sum);
+bool report_is_invalid(const struct evaluate_result *result, const struct score *score) {
+    return score == &result->cached && result->invalid;
+}
+
+/* What must stand beside a score that cannot be compared. */
+static const char *remark_of(const struct evaluate_result *result, const struct score *score,
+                             char out[160]) {
+    const char *unfair = score->fair ? "" : "not a fair score: counts final targets several times";
+    if (!report_is_invalid(result, score)) return unfair;
+    (void)snprintf(out, 160, "INVALID: the distribution sums to %.4g (largest %.4g)%s%s",
+                   result->mean_sum, result->largest_sum, score->fair ? "" : "; ", unfair);
     return out;
+}
+
+void report_print_model(const struct experiment *experiment, const struct evaluate_result *result) {
+    char label[64] = "plain", faithful[96], remark[160];
+    if (experiment->eval.mode == EVAL_SLIDING)
+        (void)snprintf(label, sizeof label, "sliding %" PRId64 "/%" PRId64,
+                       evaluate_window(experiment), experiment->eval.stride);
+    if (!result->model.fair) {
+        (void)snprintf(faithful, sizeof faithful, "%s, faithful", label);
+        report_print_score(faithful, &result->model, remark_of(result, &result->model, remark));
+    }
+    report_print_score(label, &result->fair_model, "");
+}
+
+void report_print_caches(const struct experiment *experiment,
+                         const struct evaluate_result *result) {
+    char label[64], remark[160];
+    (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.entry->plugin->id);
+    report_print_score(label, &result->cached, remark_of(result, &result->cached, remark));
+    if (!result->has_counterpart) return;
+    (void)snprintf(label, sizeof label, "counterpart (%.16s)",
+                   experiment->counterpart.entry->plugin->id);
+    report_print_score(label, &result->counterpart, "");
 }
 
 /* The same weights at each stage, scored plainly, on the same tokens. */
@@ -108,22 +137,25 @@ static void print_stages(const struct experiment *experiment, const struct repor
 
 static void print_scores(const struct session *session, const struct report *report) {
     const struct experiment *experiment = session->experiment;
-    char label[128], remark[128];
     report_print_score_header();
     print_stages(experiment, report);
-    if (experiment->eval.mode == EVAL_SLIDING) {
-        (void)snprintf(label, sizeof label, "sliding %" PRId64 "/%" PRId64,
-                       evaluate_window(experiment), experiment->eval.stride);
-        report_print_score(label, &report->final.model, "");
-    }
-    if (report->cache_on) {
-        (void)snprintf(label, sizeof label, "with cache (%.16s)",
-                       experiment->cache.entry->plugin->id);
-        report_print_score(label, &report->final.cached,
-                           report_cache_remark(&report->final, remark, sizeof remark));
-    }
+    if (experiment->eval.mode == EVAL_SLIDING) report_print_model(experiment, &report->final);
+    if (report->cache_on) report_print_caches(experiment, &report->final);
     print_xz("xz -9e of the validation text", report->validation_xz, report->validation_text);
     print_xz("xz -9e given the training text", report->prefixed_xz, report->validation_text);
+}
+
+void report_print_fit(const struct report *report) {
+    const struct pack_result *pack = &report->pack;
+    char pruned[32], full[32];
+    if (pack->rate >= 1) return;
+    if (report->pruned_weights > 0)
+        (void)printf("  pruned %s weights to fit",
+                     with_commas((uint64_t)report->pruned_weights, pruned));
+    else
+        (void)printf("  quantized more coarsely to fit");
+    (void)printf(" (rate %.4g, %d encodes; %s bytes at rate 1)\n", pack->rate, pack->encodes,
+                 with_commas(pack->full_bytes, full));
 }
 
 static void print_bytes(const struct session *session, const struct report *report) {
@@ -138,6 +170,7 @@ static void print_bytes(const struct session *session, const struct report *repo
     (void)printf("  code counts as its packed %s (its %s: %s)\n", sources ? "sources" : "binaries",
                  sources ? "binaries" : "sources",
                  with_commas(sources ? report->code.binaries : report->code.sources, other));
+    report_print_fit(report);
 }
 
 static void print_totals(const char *label, struct report_totals totals) {
@@ -199,8 +232,9 @@ static cJSON *score_object(const struct evaluate_result *result, const struct sc
     cJSON *object = cJSON_CreateObject();
     (void)cJSON_AddNumberToObject(object, "bpb", score->bpb);
     (void)cJSON_AddNumberToObject(object, "nats", score->nats);
-    (void)cJSON_AddNumberToObject(object, "targets", (double)result->targets);
-    (void)cJSON_AddNumberToObject(object, "bytes", (double)result->bytes);
+    (void)cJSON_AddNumberToObject(object, "targets", (double)score->targets);
+    (void)cJSON_AddNumberToObject(object, "bytes", (double)score->bytes);
+    if (!score->fair) (void)cJSON_AddBoolToObject(object, "fair", false);
     if (score->raw_bpb > 0) {
         (void)cJSON_AddNumberToObject(object, "raw_bpb", score->raw_bpb);
         (void)cJSON_AddNumberToObject(object, "raw_bytes", (double)result->raw_bytes);
@@ -227,8 +261,14 @@ static void add_scores(cJSON *receipt, const struct session *session, const stru
                                 score_object(&report->packed, &report->packed.model));
     const char *mode = session->experiment->eval.mode == EVAL_SLIDING ? "sliding" : "plain";
     (void)cJSON_AddItemToObject(scores, mode, score_object(&report->final, &report->final.model));
+    if (!report->final.model.fair)
+        (void)cJSON_AddItemToObject(scores, "sliding_fair",
+                                    score_object(&report->final, &report->final.fair_model));
     if (report->cache_on)
         (void)cJSON_AddItemToObject(scores, "cached", cached_object(&report->final));
+    if (report->final.has_counterpart)
+        (void)cJSON_AddItemToObject(scores, "counterpart",
+                                    score_object(&report->final, &report->final.counterpart));
     if (report->validation_xz > 0) {
         const double text = (double)report->validation_text;
         (void)cJSON_AddNumberToObject(scores, "xz_bpb", 8.0 * (double)report->validation_xz / text);
@@ -244,6 +284,7 @@ static void add_plugin(void *argument, const struct plugin_choice *choice) {
     sha256_hex(choice->entry->sha256, hash);
     cJSON *object = cJSON_CreateObject();
     (void)cJSON_AddStringToObject(object, "kind", kind_name(plugin->kind));
+    (void)cJSON_AddStringToObject(object, "section", choice->section);
     (void)cJSON_AddStringToObject(object, "id", plugin->id);
     (void)cJSON_AddStringToObject(object, "version", plugin->version);
     (void)cJSON_AddStringToObject(object, "path", choice->entry->path);
@@ -265,10 +306,19 @@ static void add_bytes(cJSON *receipt, const struct session *session, const struc
     sha256_hex(report->artifact_hash, hash);
     (void)cJSON_AddStringToObject(bytes, "model_sha256", hash);
     (void)cJSON_AddNumberToObject(bytes, "code_sources", (double)report->code.sources);
+    sha256_hex(report->code.hash, hash);
+    (void)cJSON_AddStringToObject(bytes, "code_sources_sha256", hash);
     (void)cJSON_AddNumberToObject(bytes, "code_binaries", (double)report->code.binaries);
     (void)cJSON_AddNumberToObject(bytes, "total",
                                   (double)(report->artifact_bytes + report->code.counted));
     (void)cJSON_AddNumberToObject(bytes, "limit", (double)session->experiment->run.size_limit);
+    if (report->pack.rate >= 1) return;
+    cJSON *fit = cJSON_AddObjectToObject(bytes, "fit");
+    (void)cJSON_AddNumberToObject(fit, "rate", report->pack.rate);
+    (void)cJSON_AddNumberToObject(fit, "encodes", report->pack.encodes);
+    (void)cJSON_AddNumberToObject(fit, "model_at_rate_1", (double)report->pack.full_bytes);
+    if (report->pruned_weights > 0)
+        (void)cJSON_AddNumberToObject(fit, "pruned_weights", report->pruned_weights);
 }
 
 static void add_effect(void *argument, const char *name, double size) {
@@ -294,6 +344,7 @@ static cJSON *make_receipt(const struct session *session, const struct report *r
     (void)cJSON_AddStringToObject(receipt, "fairway", FAIRWAY_VERSION);
     (void)cJSON_AddStringToObject(receipt, "name", experiment->run.name);
     (void)cJSON_AddStringToObject(receipt, "config_sha256", experiment->hash);
+    (void)cJSON_AddStringToObject(receipt, "experiment_sha256", experiment->seedless_hash);
     (void)cJSON_AddNumberToObject(receipt, "seed", (double)experiment->run.seed);
     (void)cJSON_AddNumberToObject(receipt, "parameters", (double)report->parameters);
     (void)cJSON_AddNumberToObject(receipt, "steps", (double)report->training.steps);

@@ -4,6 +4,7 @@
 
 #include "code_size.h"
 #include "evaluate.h"
+#include "pack.h"
 #include "session.h"
 #include "train.h"
 
@@ -46,6 +47,8 @@ struct report {
     double forward_backward_flops; /* of the whole training */
     struct evaluate_result raw, averaged, packed, final;
     bool average_on, cache_on;
+    struct pack_result pack;
+    double pruned_weights; /* to fit; 0: none, or the quantizer does not say */
     size_t artifact_bytes;
     uint8_t artifact_hash[32]; /* SHA-256 of the file */
     struct code_size code;
@@ -68,8 +71,16 @@ void report_print(const struct session *session, const struct report *report);
 void report_print_score(const char *label, const struct score *score, const char *remark);
 void report_print_score_header(void);
 
-/* What must stand beside a cached score: its mark when it is invalid, else "". Returns `out`. */
-const char *report_cache_remark(const struct evaluate_result *result, char *out, size_t size);
+/* The lines of what evaluate() scored: the model alone in its mode (and, where that is not fair,
+ * each target once); the cache and its counterpart. A score that is INVALID or not fair says so. */
+void report_print_model(const struct experiment *experiment, const struct evaluate_result *result);
+void report_print_caches(const struct experiment *experiment, const struct evaluate_result *result);
+
+/* Whether `score`, one of `result`, rests on predictions that are not verifiably distributions. */
+bool report_is_invalid(const struct evaluate_result *result, const struct score *score);
+
+/* What had to be given up to fit the size limit, as one line; nothing at rate 1. */
+void report_print_fit(const struct report *report);
 
 /* RUN/receipt.json: everything that the table says and what it rests on. */
 fw_status report_write_receipt(const struct session *session, const struct report *report,

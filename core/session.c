@@ -83,11 +83,24 @@ void session_close(struct session *session) {
     *session = (struct session){0};
 }
 
+static fw_status check_vocabulary(const struct session *session, fw_error *error) {
+    const int64_t wanted = session->experiment->model.vocabulary;
+    if (wanted == 0 || wanted == (int64_t)session->table->vocabulary) return FW_OK;
+    return fw_fail(error, FW_E_CONFIG,
+                   "%s: model.vocabulary = %lld, but the tokenizer %s has %u tokens (%s); name the "
+                   "tokenizer that the data were made with, or set model.vocabulary = %u",
+                   config_where(session->config, "model", "vocabulary"), (long long)wanted,
+                   session->experiment->tokenizer.entry->plugin->id, session->table->vocabulary,
+                   config_where(session->config, "tokenizer", "plugin"),
+                   session->table->vocabulary);
+}
+
 fw_status session_open_tokenizer(struct session *session, fw_error *error) {
     FW_TRY(tokenizer_open(session->host, &session->experiment->tokenizer, &session->tokenizer,
                           &session->tokenizer_self, error));
-    return token_table_from_tokenizer(session->tokenizer, session->tokenizer_self, &session->table,
-                                      error);
+    FW_TRY(token_table_from_tokenizer(session->tokenizer, session->tokenizer_self, &session->table,
+                                      error));
+    return check_vocabulary(session, error);
 }
 
 /* ---- corpora ---- */
@@ -180,8 +193,8 @@ const char *session_path(const struct session *session, const char *name) {
 
 /* Results of an earlier run must not stand beside the settings of this one. */
 static void remove_results(const struct session *session) {
-    static const char *const names[] = {"weights.fw", "model.fairway", "receipt.json", "log.jsonl",
-                                        "train.jsonl"};
+    static const char *const names[] = {"weights.fw",  "model.fairway", "receipt.json", "log.jsonl",
+                                        "train.jsonl", "code.tar.xz",   "results.json"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         (void)remove(session_path(session, names[i]));
 }

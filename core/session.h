@@ -32,7 +32,7 @@ struct session {
 fw_status session_open(const struct arguments *arguments, const char *path, const char *text,
                        uint32_t bind, struct session *session, fw_error *error);
 
-/* The configured tokenizer and its token table. */
+/* The configured tokenizer and its token table. E_CONFIG: not of model.vocabulary tokens. */
 fw_status session_open_tokenizer(struct session *session, fw_error *error);
 
 /* [data] train and validation; the latter from validation or, with hold_out_every, from train. */

@@ -22,6 +22,7 @@ static void script_destroy(void *self) { (void)self; }
 
 static fw_status script_begin(void *self, fw_error *error) {
     (void)self, (void)error;
+    script.n_begun++;
     return FW_OK;
 }
 

@@ -22,7 +22,7 @@ struct script_cache {
     void (*predict)(const fw_row *row, fw_prediction *prediction); /* NULL: the row as it is */
     fw_status (*update)(const uint32_t *tokens, uint64_t n, fw_error *error); /* may be NULL */
     struct script_call calls[SCRIPT_CALLS];
-    size_t n_calls;
+    size_t n_calls, n_begun;
 };
 
 extern struct script_cache script;

@@ -153,6 +153,96 @@ static void test_told_in_whole_blocks(void **state) {
     assert_int_equal(script.calls[7].token, 5);
 }
 
+/* Blocks as long as the windows, also beyond what there was room for at first. */
+static void test_told_after_windows(void **state) {
+    (void)state;
+    script.vtable.update_every = FW_UPDATE_EVERY_WINDOW;
+    open_stream(false);
+    uint32_t t = 0;
+    for (uint32_t n = 1; n <= 300; n += 149) {
+        script.n_calls = 0;
+        for (uint32_t i = 0; i < n; i++, t++) (void)score(t, (t + n) % V);
+        assert_int_equal(script.n_calls, n);
+        assert_ok(cache_stream_end_window(stream, &error), &error);
+        assert_int_equal(script.n_calls, n + 1);
+        const struct script_call *told = &script.calls[n];
+        assert_true(told->what == 'u' && told->n == n && told->token == (t - 1 + n) % V);
+        assert_ok(cache_stream_end_window(stream, &error), &error); /* nothing to tell */
+        assert_int_equal(script.n_calls, n + 1);
+    }
+}
+
+static fw_status fail_window(const uint32_t *told, uint64_t n, fw_error *why) {
+    (void)told, (void)n;
+    return fw_fail(why, FW_E_LIMIT, "full");
+}
+
+static void test_a_window_that_fails_names_its_last_position(void **state) {
+    (void)state;
+    script.vtable.update_every = FW_UPDATE_EVERY_WINDOW;
+    open_stream(false);
+    script.update = fail_window;
+    (void)score(40, 1);
+    (void)score(41, 1);
+    assert_fails(cache_stream_end_window(stream, &error), FW_E_LIMIT, &error,
+                 "[cache] plugin script: position 41: update: full");
+}
+
+static void test_a_cold_cache_is_told_nothing_from_before(void **state) {
+    (void)state;
+    script.vtable.update_every = 3;
+    open_stream(false);
+    (void)score(0, 1);
+    (void)score(1, 2);
+    script.n_calls = 0;
+    assert_ok(cache_stream_begin(stream, &error), &error);
+    assert_int_equal(script.n_begun, 2);
+    for (uint32_t t = 2; t < 5; t++) (void)score(t, t);
+    assert_int_equal(script.n_calls, 4);
+    assert_true(script.calls[3].what == 'u' && script.calls[3].n == 3);
+    assert_int_equal(script.calls[3].token, 4);
+}
+
+/* ---- context ---- */
+
+static uint32_t expected_context;
+static const uint32_t past[5] = {5, 4, 3, 2, 1};
+
+static void check_context(const fw_row *given, fw_prediction *prediction) {
+    assert_int_equal(given->n_context, expected_context);
+    assert_ptr_not_equal(given->context, past);
+    if (expected_context > 0)
+        assert_memory_equal(given->context, past + (row.n_context - expected_context),
+                            expected_context * sizeof *past);
+    script_state_row(prediction);
+}
+
+/* The last tokens, as many as it wants, in a copy of its own. */
+static void test_context_is_shown(void **state) {
+    (void)state;
+    script.predict = check_context;
+    row.context = past;
+    for (uint32_t wanted = 0; wanted < 8; wanted++)
+        for (row.n_context = 0; row.n_context <= 5; row.n_context++) {
+            script.vtable.context_tokens = wanted;
+            open_stream(false);
+            assert_int_equal(cache_stream_context(stream), wanted);
+            expected_context = wanted < row.n_context ? wanted : row.n_context;
+            (void)score(0, 1);
+            cache_stream_close(stream);
+            stream = NULL;
+        }
+}
+
+static void test_context_is_bounded(void **state) {
+    (void)state;
+    script.vtable.context_tokens = 257;
+    assert_fails(
+        cache_stream_open(&script.choice, test_host(NULL), &table, 9, false, &stream, &error),
+        FW_E_PROTOCOL, &error, "[cache] plugin script", "context of 257 tokens", "256");
+    assert_null(stream);
+}
+
 static void test_entropy_passes_through(void **state) {
     (void)state;
     open_stream(false);
@@ -303,6 +393,22 @@ static void test_unverified_is_measured_and_invalid(void **state) {
     assert_true(summary().invalid && summary().mean_sum == 3 && summary().largest_sum == 4);
 }
 
+/* One that declares it is refused before it is created. */
+static void test_declared_unverified_is_refused_at_once(void **state) {
+    (void)state;
+    script.vtable.unverified = 1;
+    assert_fails(
+        cache_stream_open(&script.choice, test_host(NULL), &table, 9, false, &stream, &error),
+        FW_E_PROTOCOL, &error, "[cache] plugin script", "sums to one over the vocabulary",
+        "on_violation = report", "INVALID");
+    assert_null(stream);
+    assert_int_equal(script.n_begun, 0);
+    script.predict = state_unverified;
+    unverified_from = 0;
+    open_stream(true);
+    assert_true(fabs(score(0, 0) + log(0.25)) < 1e-15);
+}
+
 /* ---- violations ---- */
 
 static void state_nan(const fw_row *given, fw_prediction *prediction) {
@@ -387,6 +493,12 @@ int main(void) {
         CHECKED(test_the_row_itself_changes_nothing),
         CHECKED(test_told_after_predicting),
         CHECKED(test_told_in_whole_blocks),
+        CHECKED(test_told_after_windows),
+        CHECKED(test_a_window_that_fails_names_its_last_position),
+        CHECKED(test_a_cold_cache_is_told_nothing_from_before),
+        CHECKED(test_context_is_shown),
+        CHECKED(test_context_is_bounded),
+        CHECKED(test_declared_unverified_is_refused_at_once),
         CHECKED(test_entropy_passes_through),
         CHECKED(test_rewritten_row_gains_nothing),
         CHECKED(test_unverified_cannot_be_taken_back),

@@ -13,7 +13,7 @@ static fw_error error = {.struct_size = sizeof error};
 static void test_ledger_adds_up(void **state) {
     (void)state;
     struct ledger *ledger = NULL;
-    assert_int_equal(ledger_create(3, &ledger, &error), FW_OK);
+    assert_int_equal(ledger_create(3, false, &ledger, &error), FW_OK);
     assert_int_equal(ledger_enter(ledger, 2, 0.25, 4, &error), FW_OK);
     assert_int_equal(ledger_enter(ledger, 0, 1.5, 1, &error), FW_OK);
     assert_int_equal(ledger_enter(ledger, 1, 0, 2, &error), FW_OK);
@@ -26,7 +26,7 @@ static void test_ledger_adds_up(void **state) {
 static void test_ledger_refuses_a_second_score(void **state) {
     (void)state;
     struct ledger *ledger = NULL;
-    assert_int_equal(ledger_create(9, &ledger, &error), FW_OK);
+    assert_int_equal(ledger_create(9, false, &ledger, &error), FW_OK);
     assert_int_equal(ledger_enter(ledger, 8, 1, 1, &error), FW_OK);
     assert_int_equal(ledger_enter(ledger, 8, 1, 1, &error), FW_E_PROTOCOL);
     assert_non_null(strstr(error.message, "twice"));
@@ -40,10 +40,26 @@ static void test_ledger_refuses_a_second_score(void **state) {
     ledger_destroy(ledger);
 }
 
+/* Where repeats are allowed they add up, but nothing may be missing. */
+static void test_ledger_of_repeats(void **state) {
+    (void)state;
+    struct ledger *ledger = NULL;
+    assert_int_equal(ledger_create(2, true, &ledger, &error), FW_OK);
+    assert_int_equal(ledger_enter(ledger, 1, 0.5, 3, &error), FW_OK);
+    assert_int_equal(ledger_enter(ledger, 1, 0.25, 3, &error), FW_OK);
+    struct ledger_total total;
+    assert_int_equal(ledger_close(ledger, &total, &error), FW_E_PROTOCOL);
+    assert_int_equal(ledger_enter(ledger, 0, 1, 4, &error), FW_OK);
+    assert_int_equal(ledger_close(ledger, &total, &error), FW_OK);
+    assert_true(total.nats == 1.75 && total.bytes == 10 && total.targets == 3);
+    assert_int_equal(ledger_enter(ledger, 2, 1, 1, &error), FW_E_PROTOCOL);
+    ledger_destroy(ledger);
+}
+
 /* Over all windows every target is scored once, in order, with as much context as the mode
  * promises. */
 static void check_windows(uint64_t targets, uint64_t length, uint64_t stride) {
-    const struct windows windows = {targets, length, stride};
+    const struct windows windows = {targets, length, stride, false};
     uint64_t next = 0;
     for (uint64_t i = 0; i < windows_count(&windows); i++) {
         const struct window window = windows_get(&windows, i);
@@ -61,8 +77,48 @@ static void test_windows_cover_each_target_once(void **state) {
         for (uint64_t stride = 1; stride <= length; stride++)
             for (uint64_t targets = 1; targets < 40; targets++)
                 check_windows(targets, length, stride);
-    const struct windows empty = {0, 8, 8};
+    const struct windows empty = {.length = 8, .stride = 8};
     assert_int_equal(windows_count(&empty), 0);
+}
+
+/* As record 993 has it: for start in 0, stride, 2 stride, ... below the targets; each scores its
+ * last `stride`, the first all. */
+static void check_faithful(uint64_t targets, uint64_t length, uint64_t stride) {
+    const struct windows windows = {targets, length, stride, true};
+    uint64_t i = 0, next = 0;
+    for (uint64_t start = 0; start < targets; start += stride, i++) {
+        const struct window window = windows_get(&windows, i);
+        const uint64_t end = start + length < targets ? start + length : targets;
+        assert_int_equal(window.start, start);
+        assert_int_equal(window.n, end - start);
+        const uint64_t scored = i == 0 || window.n < stride ? window.n : stride;
+        assert_int_equal(window.n - window.first, scored);
+        assert_true(window.start + window.first <= next); /* nothing is skipped */
+        next = end;
+    }
+    assert_int_equal(windows_count(&windows), i);
+    assert_int_equal(next, targets);
+}
+
+static void test_faithful_windows(void **state) {
+    (void)state;
+    for (uint64_t length = 1; length <= 9; length++)
+        for (uint64_t stride = 1; stride <= length; stride++)
+            for (uint64_t targets = 1; targets < 40; targets++)
+                check_faithful(targets, length, stride);
+}
+
+static void test_parts_begin_where_ranks_do(void **state) {
+    (void)state;
+    for (uint64_t targets = 1; targets < 30; targets++)
+        for (uint64_t parts = 1; parts < 40; parts++) {
+            const struct windows windows = {.targets = targets, .length = 1, .stride = 1};
+            for (uint64_t i = 0; i < targets; i++) {
+                bool begins = false;
+                for (uint64_t r = 0; r < parts; r++) begins |= targets * r / parts == i;
+                assert_true(windows_begin_part(&windows, parts, i) == begins);
+            }
+        }
 }
 
 static void test_schedule_by_steps(void **state) {
@@ -119,6 +175,9 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_ledger_adds_up),
         cmocka_unit_test(test_ledger_refuses_a_second_score),
+        cmocka_unit_test(test_ledger_of_repeats),
+        cmocka_unit_test(test_faithful_windows),
+        cmocka_unit_test(test_parts_begin_where_ranks_do),
         cmocka_unit_test(test_windows_cover_each_target_once),
         cmocka_unit_test(test_schedule_by_steps),
         cmocka_unit_test(test_schedule_by_seconds),

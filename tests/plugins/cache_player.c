@@ -31,12 +31,27 @@ void player_close(player *p) {
     prediction_buffers_destroy(p->buffers);
     free(p->model);
     free(p->full);
+    free(p->past);
 }
 
 void player_begin(player *p) {
     fw_error error = {.struct_size = sizeof error};
     ok(p->cache->begin(p->self, &error), &error);
-    p->position = 0;
+    p->position = p->n_past = p->n_shown = 0;
+}
+
+static void append(player *p, uint32_t token) {
+    if (p->n_past == p->room) {
+        p->room = p->room > 0 ? 2 * p->room : 1024;
+        p->past = realloc(p->past, p->room * sizeof *p->past);
+        assert_non_null(p->past);
+    }
+    p->past[p->n_past++] = token;
+}
+
+void player_show(player *p, uint32_t token) {
+    append(p, token);
+    p->n_shown++;
 }
 
 void player_form_row(player *p) {
@@ -52,11 +67,15 @@ static fw_row row_of(const player *p) {
     double entropy = 0;
     for (uint32_t v = 0; v < p->vocabulary; v++)
         if (p->model[v] > 0) entropy -= p->model[v] * log(p->model[v]);
+    const uint64_t wanted = FW_COVERS(p->cache, context_tokens) ? p->cache->context_tokens : 0;
+    const uint64_t n = wanted < p->n_past ? wanted : p->n_past;
     return (fw_row){.struct_size = sizeof(fw_row),
                     .vocabulary = p->vocabulary,
                     .position = p->position,
                     .probabilities = p->model,
-                    .entropy = p->cache->needs_entropy ? entropy : -1};
+                    .entropy = p->cache->needs_entropy ? entropy : -1,
+                    .context = n > 0 ? p->past + (p->n_past - n) : NULL,
+                    .n_context = (uint32_t)n};
 }
 
 static fw_row ask(player *p) {
@@ -85,6 +104,8 @@ void player_update(player *p, const uint32_t *tokens, uint64_t n) {
     fw_error error = {.struct_size = sizeof error};
     ok(p->cache->update(p->self, tokens, n, &error), &error);
     p->position += n;
+    for (uint64_t i = p->n_shown; i < n; i++) append(p, tokens[i]);
+    if (n > 0) p->n_shown = 0;
 }
 
 double player_sum(const player *p) {

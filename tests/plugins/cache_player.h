@@ -14,6 +14,8 @@ typedef struct player {
     double *full;  /* what was stated last, over the whole vocabulary */
     struct prediction_buffers *buffers;
     fw_prediction stated;
+    uint32_t *past; /* tokens that rows can show: all told so far, and those of player_show */
+    uint64_t n_past, room, n_shown;
 } player;
 
 /* A new instance that has begun a stream. Fails the test when the cache refuses. */
@@ -32,6 +34,9 @@ void player_predict(player *p);
 double player_score(player *p, uint32_t token);
 
 void player_update(player *p, const uint32_t *tokens, uint64_t n);
+
+/* Within a block: rows show `token` from now on; the player_update to come tells it first. */
+void player_show(player *p, uint32_t token);
 
 /* Sum of p->full. */
 double player_sum(const player *p);

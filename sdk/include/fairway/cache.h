@@ -38,24 +38,30 @@ typedef struct fw_cache_shape {
      * token starts a document. Both live as long as the instance. */
     const uint8_t *token_bytes;
     const uint8_t *token_is_boundary;
-    /* Only under [eval] faithful = yes, for caches of the unverified form; else NULL and 0. The
-     * last tokens of the whole stream (its inputs and last target), n_tail of them: record 993
-     * reads them where an index before the stream's beginning wraps around, which is a look-ahead.
-     */
-    const uint32_t *tail;
-    uint64_t n_tail;
 } fw_cache_shape;
 
-/* fw_cache.update_every: one block for each evaluation window's scored positions. */
+/* fw_cache.update_every: one block for each evaluation window's scored positions. Under [eval]
+ * faithful = yes the windows at the end of the stream overlap: a cache that declares itself
+ * unverified is asked and told there about the same positions several times; others never are. */
 #define FW_UPDATE_EVERY_WINDOW 0xffffffffu
 
 /* The language model's row for one position. */
 typedef struct fw_row {
     uint32_t struct_size;
     uint32_t vocabulary;
-    uint64_t position;           /* 0 for the first scored token of the stream */
+    /* 0 for the first scored token of the stream; where [eval] ranks splits it, the parts after the
+     * first begin at higher positions. */
+    uint64_t position;
     const double *probabilities; /* V, float64, sums to 1 within 1e-12 */
     double entropy; /* nats; computed only when the cache sets needs_entropy, else -1 */
+    /* The tokens right before this position, in stream order: the last fw_cache.context_tokens of
+     * them, fewer at the beginning of the stream. They include what a pending block will tell, and
+     * the stream's first token, which is never scored. Valid like `probabilities`. Under [eval]
+     * faithful = yes, for caches that declare themselves unverified, an index before the beginning
+     * wraps around to the end of the stream, as in record 993: a look-ahead. */
+    const uint32_t *context;
+    uint32_t n_context;
+    uint32_t reserved;
 } fw_row;
 
 /* Written by predict(). The host provides `tokens` and `values` with room for max_entries and
@@ -109,7 +115,7 @@ typedef struct fw_cache {
     /* 1: its predictions are of the unverified form; refused before any work is done unless
      * [eval] on_violation = report. */
     uint32_t unverified;
-    uint32_t reserved;
+    uint32_t context_tokens; /* what fw_row.context shall hold, at most 256; 0: nothing */
 } fw_cache;
 
 FW_END_DECLS

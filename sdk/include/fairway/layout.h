@@ -106,14 +106,15 @@ FW_AT(fw_cache_shape, reserved, 12);
 FW_AT(fw_cache_shape, stream_tokens, 16);
 FW_AT(fw_cache_shape, token_bytes, 24);
 FW_AT(fw_cache_shape, token_is_boundary, 32);
-FW_AT(fw_cache_shape, tail, 40);
-FW_AT(fw_cache_shape, n_tail, 48);
 
 FW_AT(fw_row, struct_size, 0);
 FW_AT(fw_row, vocabulary, 4);
 FW_AT(fw_row, position, 8);
 FW_AT(fw_row, probabilities, 16);
 FW_AT(fw_row, entropy, 24);
+FW_AT(fw_row, context, 32);
+FW_AT(fw_row, n_context, 40);
+FW_AT(fw_row, reserved, 44);
 
 FW_AT(fw_prediction, struct_size, 0);
 FW_AT(fw_prediction, form, 4);
@@ -139,7 +140,7 @@ FW_AT(fw_cache, snapshot, 64);
 FW_AT(fw_cache, restore, 72);
 FW_AT(fw_cache, memory_bytes, 80);
 FW_AT(fw_cache, unverified, 88);
-FW_AT(fw_cache, reserved, 92);
+FW_AT(fw_cache, context_tokens, 92);
 
 FW_AT(fw_collective, struct_size, 0);
 FW_AT(fw_collective, reserved, 4);
