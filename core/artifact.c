@@ -116,6 +116,16 @@ static fw_status assemble(const struct artifact *artifact, struct bytes *file, f
     return status;
 }
 
+fw_status artifact_overhead(const struct artifact *artifact, size_t *bytes, fw_error *error) {
+    struct bytes plain = {0}, packed = {0};
+    describe(artifact, &plain);
+    const fw_status status = pack_description(&plain, &packed, error);
+    if (status == FW_OK) *bytes = HEADER_BYTES + packed.size + HASH_BYTES;
+    bytes_free(&plain);
+    bytes_free(&packed);
+    return status;
+}
+
 fw_status artifact_write(const char *path, struct artifact *artifact, fw_error *error) {
     struct bytes file = {0};
     fw_status status = assemble(artifact, &file, error);

@@ -29,6 +29,9 @@ struct artifact {
 
 void artifact_free(struct artifact *artifact); /* what the fields own; the struct is the caller's */
 
+/* Bytes of the file around a payload: header, description, hash. E_MEMORY. */
+fw_status artifact_overhead(const struct artifact *artifact, size_t *bytes, fw_error *error);
+
 /* Atomic: the file is complete or absent. Sets file_bytes. E_IO. */
 fw_status artifact_write(const char *path, struct artifact *artifact, fw_error *error);
 

@@ -2,18 +2,21 @@
 
 #include <fairway/averager.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct averaging {
     struct model *model;
+    const fw_host *host;
+    const struct plugin_choice *choice;
     const fw_averager *averager;
     void *self;
     float *slot[FW_MAX_SLOTS];
-    float *result;
     fw_averager_tensor *tensors;
     int64_t last_step;
     double last_schedule;
 };
 
+/* The result goes where the gradients were, which nobody needs by then. */
 static fw_status allocate(struct averaging *a, fw_error *error) {
     if (a->averager->n_slots > FW_MAX_SLOTS)
         return fw_fail(error, FW_E_UNSUPPORTED,
@@ -21,7 +24,6 @@ static fw_status allocate(struct averaging *a, fw_error *error) {
                        FW_MAX_SLOTS);
     for (uint32_t i = 0; i < a->averager->n_slots; i++)
         FW_TRY(model_new_arena(a->model, &a->slot[i], error));
-    FW_TRY(model_new_arena(a->model, &a->result, error));
     const uint32_t n = model_n_weights(a->model);
     a->tensors = calloc(n, sizeof *a->tensors);
     if (a->tensors == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the averager");
@@ -30,7 +32,7 @@ static fw_status allocate(struct averaging *a, fw_error *error) {
             .struct_size = sizeof *a->tensors,
             .weight = model_weight(a->model, i),
             .parameter = model_view(a->model, model_masters(a->model), i),
-            .result = model_view(a->model, a->result, i),
+            .result = model_view(a->model, model_gradients(a->model), i),
         };
         for (uint32_t s = 0; s < FW_MAX_SLOTS; s++)
             a->tensors[i].slot[s] =
@@ -39,29 +41,53 @@ static fw_status allocate(struct averaging *a, fw_error *error) {
     return FW_OK;
 }
 
+static fw_status create_instance(struct averaging *a, fw_error *error) {
+    fw_error why = {.struct_size = sizeof why};
+    const fw_status status = a->averager->create(a->host, a->choice->values, &a->self, &why);
+    return status == FW_OK ? FW_OK : choice_fail(a->choice, status, why.message, error);
+}
+
 fw_status averaging_create(const struct plugin_choice *choice, const fw_host *host,
                            struct model *model, struct averaging **averaging, fw_error *error) {
     struct averaging *made = calloc(1, sizeof *made);
     if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the averager");
     made->model = model;
+    made->host = host;
+    made->choice = choice;
     made->averager = choice->entry->plugin->vtable;
-    fw_error why = {.struct_size = sizeof why};
-    fw_status status = made->averager->create(host, choice->values, &made->self, &why);
-    if (status == FW_OK) status = allocate(made, &why);
+    fw_status status = create_instance(made, error);
+    if (status == FW_OK) {
+        fw_error why = {.struct_size = sizeof why};
+        status = allocate(made, &why);
+        if (status != FW_OK) (void)choice_fail(choice, status, why.message, error);
+    }
     if (status == FW_OK)
         *averaging = made;
     else
         averaging_destroy(made);
-    return status == FW_OK ? FW_OK : choice_fail(choice, status, why.message, error);
+    return status;
 }
 
 void averaging_destroy(struct averaging *a) {
     if (a == NULL) return;
     if (a->self != NULL) a->averager->destroy(a->self);
     for (int i = 0; i < FW_MAX_SLOTS; i++) model_free_arena(a->model, a->slot[i]);
-    model_free_arena(a->model, a->result);
     free(a->tensors);
     free(a);
+}
+
+static size_t arena_bytes(const struct averaging *a) {
+    return (size_t)model_arena_count(a->model) * sizeof(float);
+}
+
+fw_status averaging_reset(struct averaging *a, fw_error *error) {
+    fw_device *device = a->host->device;
+    a->averager->destroy(a->self);
+    a->self = NULL;
+    FW_TRY(create_instance(a, error));
+    for (uint32_t i = 0; i < a->averager->n_slots; i++)
+        FW_TRY(device->zero(device, a->slot[i], arena_bytes(a), error));
+    return FW_OK;
 }
 
 bool averaging_is_on(const struct averaging *a) { return FW_HAS(a->averager, update); }
@@ -83,7 +109,56 @@ fw_status averaging_update(struct averaging *a, int64_t step, double schedule, f
 }
 
 fw_status averaging_result(struct averaging *a, float *host, fw_error *error) {
+    fw_device *device = a->host->device;
+    float *result = model_gradients(a->model);
     const fw_averager_call call = make_call(a);
-    FW_TRY(a->averager->result(a->self, &call, error));
-    return model_download(a->model, a->result, host, error);
+    FW_TRY(device->zero(device, result, arena_bytes(a), error));
+    fw_error why = {.struct_size = sizeof why};
+    const fw_status status = a->averager->result(a->self, &call, &why);
+    if (status != FW_OK) return choice_fail(a->choice, status, why.message, error);
+    return model_download(a->model, result, host, error);
+}
+
+/* ---- checkpoints ---- */
+
+void averaging_each_state(const struct averaging *a,
+                          void (*visit)(void *argument, void *memory, size_t bytes),
+                          void *argument) {
+    for (uint32_t i = 0; i < a->averager->n_slots; i++) visit(argument, a->slot[i], arena_bytes(a));
+}
+
+/* How much there is, only the plugin knows: the buffer grows until it fits. */
+static fw_status save_instance(const struct averaging *a, struct bytes *state, fw_error *error) {
+    if (!FW_HAS(a->averager, save)) return FW_OK;
+    fw_status status = FW_E_BUFFER;
+    for (size_t room = 4096; status == FW_E_BUFFER && room <= (size_t)1 << 30; room *= 4) {
+        void *buffer = malloc(room);
+        if (buffer == NULL)
+            return fw_fail(error, FW_E_MEMORY, "no memory for the averager's state");
+        size_t used = room;
+        status = a->averager->save(a->self, buffer, &used, error);
+        if (status == FW_OK && used > room)
+            status = fw_fail(error, FW_E_PROTOCOL, "the averager saved more than it had room for");
+        if (status == FW_OK) bytes_put(state, buffer, used);
+        free(buffer);
+    }
+    return status;
+}
+
+fw_status averaging_save(const struct averaging *a, struct bytes *state, fw_error *error) {
+    bytes_put_u64(state, (uint64_t)a->last_step);
+    bytes_put(state, &a->last_schedule, sizeof a->last_schedule);
+    return save_instance(a, state, error);
+}
+
+fw_status averaging_load(struct averaging *a, const uint8_t *state, size_t size, fw_error *error) {
+    struct byte_reader reader = {state, size, 0, false};
+    const int64_t step = (int64_t)bytes_take_u64(&reader);
+    const uint8_t *schedule = bytes_take(&reader, sizeof a->last_schedule);
+    if (reader.failed) return fw_fail(error, FW_E_FORMAT, "the averager's state is cut short");
+    if (FW_HAS(a->averager, load))
+        FW_TRY(a->averager->load(a->self, state + reader.offset, size - reader.offset, error));
+    a->last_step = step;
+    memcpy(&a->last_schedule, schedule, sizeof a->last_schedule);
+    return FW_OK;
 }

@@ -2,6 +2,7 @@
 #ifndef FAIRWAY_AVERAGE_H
 #define FAIRWAY_AVERAGE_H
 
+#include "bytes.h"
 #include "model.h"
 
 struct averaging;
@@ -14,10 +15,24 @@ void averaging_destroy(struct averaging *averaging); /* NULL is fine */
 fw_status averaging_update(struct averaging *averaging, int64_t step, double schedule,
                            fw_error *error);
 
-/* The averaged weights to a host arena. E_LIMIT: the averager never took part. */
+/* As just created: a new instance, zero slots. */
+fw_status averaging_reset(struct averaging *averaging, fw_error *error);
+
+/* The averaged weights to a host arena, by way of the model's gradients, which are lost. E_LIMIT:
+ * the averager never took part. Errors carry file, section and plugin. */
 fw_status averaging_result(struct averaging *averaging, float *host, fw_error *error);
 
-/* True when the plugin averages at all. */
+/* True when the plugin averages at all. Else there is no need to ask for its result. */
 bool averaging_is_on(const struct averaging *averaging);
+
+/* What a checkpoint must hold: visit(argument, memory, bytes) for each piece of device memory,
+ * always in the same order; and host state, which averaging_save appends to `state` and
+ * averaging_load takes back. */
+void averaging_each_state(const struct averaging *averaging,
+                          void (*visit)(void *argument, void *memory, size_t bytes),
+                          void *argument);
+fw_status averaging_save(const struct averaging *averaging, struct bytes *state, fw_error *error);
+fw_status averaging_load(struct averaging *averaging, const uint8_t *state, size_t size,
+                         fw_error *error);
 
 #endif

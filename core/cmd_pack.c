@@ -21,12 +21,12 @@ static const char help[] =
     "/tmp/raw.fairway\n"
     "  fairway eval --artifact /tmp/raw.fairway --data text:book.txt\n";
 
-struct pack_options {
+struct pack_request {
     const char *weights, *out;
 };
 
 static fw_status parse(int argc, char **argv, struct arguments *arguments,
-                       struct pack_options *options, fw_error *error) {
+                       struct pack_request *options, fw_error *error) {
     options->weights = "averaged";
     const struct option table[] = {
         {"--weights", &options->weights, NULL}, {"--out", &options->out, NULL}, {NULL, NULL, NULL}};
@@ -41,9 +41,10 @@ static fw_status parse(int argc, char **argv, struct arguments *arguments,
 }
 
 static fw_status read_and_pack(struct pipeline *pipeline, const struct weights_file *file,
-                               const struct pack_options *options, const char *out,
+                               const struct pack_request *options, const char *out,
                                fw_error *error) {
     const struct token_table *table = weights_table(file);
+    FW_TRY(pipeline_check_cache(&pipeline->session, table, error));
     FW_TRY(scoring_model(&pipeline->session, table->vocabulary, &pipeline->scoring, error));
     pipeline->raw = calloc((size_t)model_arena_count(pipeline->scoring), sizeof *pipeline->raw);
     if (pipeline->raw == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the weights");
@@ -52,7 +53,7 @@ static fw_status read_and_pack(struct pipeline *pipeline, const struct weights_f
     return pipeline_pack(pipeline, table, pipeline->raw, out, error);
 }
 
-static fw_status pack(const struct arguments *arguments, const struct pack_options *options,
+static fw_status pack(const struct arguments *arguments, const struct pack_request *options,
                       fw_error *error) {
     char ini[4096], weights[4096], out[4096], receipt[4096];
     (void)snprintf(receipt, sizeof receipt, "%s/receipt.json", arguments->input);
@@ -60,8 +61,8 @@ static fw_status pack(const struct arguments *arguments, const struct pack_optio
     (void)snprintf(weights, sizeof weights, "%s/weights.fw", arguments->input);
     (void)snprintf(out, sizeof out, "%s/model.fairway", arguments->input);
     struct pipeline pipeline = {0};
-    const uint32_t kinds = SCORER_KINDS;
-    FW_TRY(session_open(arguments, ini, NULL, kinds, &pipeline.session, error));
+    /* All plugins of the run count as code. */
+    FW_TRY(session_open(arguments, ini, NULL, CONFIG_BIND_ALL, &pipeline.session, error));
     struct weights_file *file = NULL;
     const char *path = options->out != NULL ? options->out : out;
     fw_status status = weights_open(weights, &file, error);
@@ -74,6 +75,7 @@ static fw_status pack(const struct arguments *arguments, const struct pack_optio
                      pipeline.session.experiment->quantize.entry->plugin->id,
                      pipeline.session.experiment->compress.entry->plugin->id,
                      pipeline.report.seconds[PHASE_PACK]);
+    if (status == FW_OK) report_print_fit(&pipeline.report);
     weights_close(file);
     pipeline_close(&pipeline);
     return status;
@@ -82,7 +84,7 @@ static fw_status pack(const struct arguments *arguments, const struct pack_optio
 int cmd_pack(int argc, char **argv) {
     fw_error error = {.struct_size = sizeof error};
     struct arguments arguments;
-    struct pack_options options = {0};
+    struct pack_request options = {0};
     fw_status status = parse(argc, argv, &arguments, &options, &error);
     if (status == FW_OK && arguments.help) {
         (void)fputs(help, stdout);

@@ -1,23 +1,36 @@
 /* fairway run: the whole story. Train, average, pack, reload the artifact from disk, score, report.
  */
+#include <inttypes.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "clock.h"
 #include "commands.h"
+#include "compare.h"
+#include "dry_run.h"
 #include "files.h"
 #include "pipeline.h"
 #include "scorer.h"
+#include "seeds.h"
 
 static const char help[] =
-    "usage: fairway run FILE.ini [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n\n"
+    "usage: fairway run FILE.ini [--resume] [--dry-run] [--reference FILE]\n"
+    "                   [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n\n"
     "Trains as FILE.ini says, averages and packs the weights, reloads the artifact from disk,\n"
     "scores it on the validation data and prints a table. The run directory (run.output) then\n"
     "holds resolved.ini, log.jsonl, weights.fw, model.fairway and receipt.json; running that\n"
     "resolved.ini again gives the same run.\n\n"
+    "With several seeds (run.seeds = 1337, 42, 2024) it makes a whole run for each in\n"
+    "run.output/seed-N, then prints means and deviations and writes results.json.\n\n"
+    "  --dry-run         only say what the run would be: parameters, steps, plugins; needs no "
+    "data\n"
+    "  --resume          go on from the run directory's checkpoint (run.checkpoint_every)\n"
+    "  --reference FILE  end with the comparison that `fairway compare --help` explains\n\n"
     "examples\n"
     "  fairway run configs/quickstart.ini\n"
     "  fairway run configs/quickstart.ini --set attention.plugin=xsa --set run.name=xsa\n"
+    "  fairway run mine.ini --set run.seeds=1,2,3 --reference configs/reference-pr993.json\n"
     "  fairway run mine.ini --set run.steps=50 --set run.output=/tmp/try --plugin-dir ~/plugins\n";
 
 /* Scoring from the file takes from this run what belongs to the machine: device and its keys,
@@ -76,6 +89,7 @@ static fw_status score_artifact(struct pipeline *pipeline, const struct argument
                               experiment->eval.mode, 0, report->cache_on, "evaluate",
                               &report->final, error);
     report->seconds[PHASE_EVALUATE] += report->packed.seconds + report->final.seconds;
+    pipeline_note_effects(pipeline, scorer.session.host);
     scorer_close(&scorer);
     return status;
 }
@@ -130,11 +144,10 @@ static fw_status log_final(struct pipeline *pipeline, fw_error *error) {
 }
 
 static fw_status compare(struct pipeline *pipeline, fw_error *error) {
+    FW_TRY(pipeline_measure_code(pipeline, error));
     const double begin = clock_seconds();
-    FW_TRY(code_size_measure(pipeline->session.experiment, pipeline->session.host,
-                             &pipeline->report.code, error));
     compare_with_xz(pipeline);
-    pipeline->report.seconds[PHASE_COMPARE] = clock_seconds() - begin;
+    pipeline->report.seconds[PHASE_COMPARE] += clock_seconds() - begin;
     return FW_OK;
 }
 
@@ -155,20 +168,123 @@ static fw_status run(struct pipeline *pipeline, const struct arguments *argument
     return pipeline_check_effects(pipeline, error);
 }
 
+static fw_status run_once(const struct arguments *arguments, bool resume, fw_error *error) {
+    struct pipeline pipeline;
+    FW_TRY(pipeline_open(arguments, true, &pipeline, error));
+    pipeline.resume = resume;
+    pipeline.keep_sources = true;
+    const fw_status status = run(&pipeline, arguments, error);
+    progress_end(&pipeline.session.progress);
+    pipeline_close(&pipeline);
+    return status;
+}
+
+/* ---- several seeds, and the comparison ---- */
+
+struct plan {
+    bool resume;
+    const char *reference; /* a result to compare with, or NULL */
+    int64_t seeds[MAX_SEEDS];
+    size_t n_seeds; /* 0: one run, of run.seed */
+    char output[PATH_MAX - 64];
+};
+
+static fw_status fill_plan(struct config *config, struct registry *registry, struct plan *plan,
+                           fw_error *error) {
+    const struct experiment *experiment = NULL;
+    FW_TRY(config_resolve(config, registry, 0, &experiment, error));
+    const struct run_keys *run = &experiment->run;
+    FW_TRY(seeds_parse(run->seeds, config_where(config, "run", "seeds"), plan->seeds,
+                       &plan->n_seeds, error));
+    const int n = snprintf(plan->output, sizeof plan->output, "%s", run->output);
+    if (n < (int)sizeof plan->output) return FW_OK;
+    return fw_fail(error, FW_E_LIMIT, "%s: run.output is longer than %zu bytes",
+                   config_where(config, "run", "output"), sizeof plan->output - 1);
+}
+
+/* How many runs, and where, before anything is opened for the first. */
+static fw_status read_plan(const struct arguments *arguments, struct plan *plan, fw_error *error) {
+    struct registry *registry = NULL;
+    struct config *config = NULL;
+    FW_TRY(pipeline_need_ini(arguments, error));
+    fw_status status = registry_create(arguments->plugin_directories,
+                                       arguments->n_plugin_directories, &registry, error);
+    if (status == FW_OK)
+        status = config_load(arguments->input, NULL, arguments->overrides, arguments->n_overrides,
+                             &config, error);
+    if (status == FW_OK) status = fill_plan(config, registry, plan, error);
+    config_destroy(config);
+    registry_destroy(registry);
+    return status;
+}
+
+/* The run of one seed: exactly that of an INI with this run.seed, in a directory of its own. */
+static fw_status run_seed(const struct arguments *arguments, const struct plan *plan, int64_t seed,
+                          struct results *results, fw_error *error) {
+    struct arguments again = *arguments;
+    char text[2][PATH_MAX];
+    (void)snprintf(text[0], sizeof text[0], "run.seed=%" PRId64, seed);
+    (void)snprintf(text[1], sizeof text[1], "run.output=%s/seed-%" PRId64, plan->output, seed);
+    if (again.n_overrides + 3 > MAX_ARGUMENTS)
+        return fw_fail(error, FW_E_LIMIT, "more than %d --set", MAX_ARGUMENTS - 3);
+    again.overrides[again.n_overrides++] = "run.seeds=";
+    again.overrides[again.n_overrides++] = text[0];
+    again.overrides[again.n_overrides++] = text[1];
+    FW_TRY(run_once(&again, plan->resume, error));
+    return results_read(strchr(text[1], '=') + 1, results, error);
+}
+
+/* An earlier results.json goes when the first run is done, not before: a run that is refused
+ * touches nothing. */
+static fw_status run_seeds(const struct arguments *arguments, const struct plan *plan,
+                           struct results *results, fw_error *error) {
+    char path[PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/results.json", plan->output);
+    for (size_t i = 0; i < plan->n_seeds; i++) {
+        (void)printf("%sseed %" PRId64 " (%zu of %zu)\n", i > 0 ? "\n" : "", plan->seeds[i], i + 1,
+                     plan->n_seeds);
+        FW_TRY(run_seed(arguments, plan, plan->seeds[i], results, error));
+        if (i == 0) (void)remove(path);
+    }
+    results_print(results);
+    FW_TRY(results_write(results, path, error));
+    (void)printf("\n%s holds all of this.\n", path);
+    return FW_OK;
+}
+
+static fw_status run_all(const struct arguments *arguments, struct plan *plan,
+                         struct results *results, struct results *reference, fw_error *error) {
+    FW_TRY(read_plan(arguments, plan, error));
+    if (plan->reference != NULL) FW_TRY(results_read(plan->reference, reference, error));
+    if (plan->n_seeds > 0) {
+        FW_TRY(run_seeds(arguments, plan, results, error));
+    } else {
+        FW_TRY(run_once(arguments, plan->resume, error));
+        if (plan->reference != NULL) FW_TRY(results_read(plan->output, results, error));
+    }
+    return plan->reference != NULL ? compare_print(results, reference, error) : FW_OK;
+}
+
 int cmd_run(int argc, char **argv) {
-    static const struct option none[] = {{NULL, NULL, NULL}};
+    bool dry = false;
+    struct plan plan = {.resume = false};
+    const struct option options[] = {{"--dry-run", NULL, &dry},
+                                     {"--resume", NULL, &plan.resume},
+                                     {"--reference", &plan.reference, NULL},
+                                     {NULL, NULL, NULL}};
     fw_error error = {.struct_size = sizeof error};
     struct arguments arguments;
-    fw_status status = arguments_parse(argc, argv, none, &arguments, &error);
+    struct results *results = NULL, *reference = NULL;
+    fw_status status = arguments_parse(argc, argv, options, &arguments, &error);
     if (status == FW_OK && arguments.help) {
         (void)fputs(help, stdout);
         return 0;
     }
-    struct pipeline pipeline;
-    if (status == FW_OK) status = pipeline_open(&arguments, true, &pipeline, &error);
-    if (status != FW_OK) return report_failure(status, &error);
-    status = run(&pipeline, &arguments, &error);
-    progress_end(&pipeline.session.progress);
-    pipeline_close(&pipeline);
+    if (status == FW_OK && dry) return report_failure(dry_run(&arguments, &error), &error);
+    if (status == FW_OK) status = results_create(&results, &error);
+    if (status == FW_OK) status = results_create(&reference, &error);
+    if (status == FW_OK) status = run_all(&arguments, &plan, results, reference, &error);
+    results_destroy(results);
+    results_destroy(reference);
     return report_failure(status, &error);
 }

@@ -3,9 +3,11 @@
 #include "pipeline.h"
 
 static const char help[] =
-    "usage: fairway train FILE.ini [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n\n"
+    "usage: fairway train FILE.ini [--resume] [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n"
+    "\n"
     "Trains as FILE.ini says and saves the raw and the averaged weights to weights.fw in the run\n"
     "directory (run.output). `fairway pack` makes an artifact of them.\n\n"
+    "--resume goes on from the run directory's checkpoint (run.checkpoint_every).\n\n"
     "examples\n"
     "  fairway train configs/quickstart.ini --set run.output=runs/try\n"
     "  fairway pack runs/try --set quantize.plugin=none\n";
@@ -22,10 +24,11 @@ static fw_status train_and_save(struct pipeline *pipeline, fw_error *error) {
 }
 
 int cmd_train(int argc, char **argv) {
-    static const struct option none[] = {{NULL, NULL, NULL}};
+    bool resume = false;
+    const struct option options[] = {{"--resume", NULL, &resume}, {NULL, NULL, NULL}};
     fw_error error = {.struct_size = sizeof error};
     struct arguments arguments;
-    fw_status status = arguments_parse(argc, argv, none, &arguments, &error);
+    fw_status status = arguments_parse(argc, argv, options, &arguments, &error);
     if (status == FW_OK && arguments.help) {
         (void)fputs(help, stdout);
         return 0;
@@ -33,6 +36,7 @@ int cmd_train(int argc, char **argv) {
     struct pipeline pipeline;
     if (status == FW_OK) status = pipeline_open(&arguments, false, &pipeline, &error);
     if (status != FW_OK) return report_failure(status, &error);
+    pipeline.resume = resume;
     status = train_and_save(&pipeline, &error);
     progress_end(&pipeline.session.progress);
     pipeline_close(&pipeline);

@@ -6,7 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "bytes.h"
+#include "code_bundle.h"
 #include "files.h"
 
 /* ---- the plugins of an experiment ---- */
@@ -45,6 +45,14 @@ void experiment_each_plugin(const struct experiment *experiment,
 
 /* ---- binaries ---- */
 
+struct measurement {
+    const char *seen[128]; /* modules measured: one may hold several plugins */
+    size_t n_seen;
+    struct bytes sources, binaries; /* the former a tar */
+    fw_status status;
+    fw_error *error;
+};
+
 /* What strip(1) would keep of an ELF file: everything up to the end of its last loadable segment.
  * Other files count whole. */
 static size_t stripped_size(const uint8_t *data, size_t size) {
@@ -64,33 +72,29 @@ static size_t stripped_size(const uint8_t *data, size_t size) {
     return end > 0 && end < size ? end : size;
 }
 
-static fw_status append_binary(struct bytes *bytes, const char *path, fw_error *error) {
+/* Append to the binaries; and to the sources too, for want of any. */
+static fw_status append_binary(struct measurement *m, const char *path, bool sources) {
     const uint8_t *data = NULL;
     size_t size = 0;
-    FW_TRY(file_map(path, &data, &size, error));
-    bytes_put(bytes, data, stripped_size(data, size));
+    const char *slash = strrchr(path, '/');
+    FW_TRY(file_map(path, &data, &size, m->error));
+    const size_t stripped = stripped_size(data, size);
+    bytes_put(&m->binaries, data, stripped);
+    if (sources) bundle_put_binary(&m->sources, slash != NULL ? slash + 1 : path, data, stripped);
     file_unmap(data, size);
     return FW_OK;
 }
 
 /* ---- the whole ---- */
 
-struct measurement {
-    const char *seen[128]; /* modules measured: one may hold several plugins */
-    size_t n_seen;
-    struct bytes sources, binaries;
-    fw_status status;
-    fw_error *error;
-};
-
-/* Append a file of sources if it exists. */
-static bool append_sources(struct bytes *bytes, const char *path) {
+/* Append a tar of sources if there is one. */
+static bool append_sources(struct bytes *bundle, const char *path) {
     uint8_t *data = NULL;
     size_t size = 0;
     if (file_read(path, 0, &data, &size, NULL) != FW_OK) return false;
-    bytes_put(bytes, data, size);
+    const bool is_tar = bundle_put_tar(bundle, data, size);
     free(data);
-    return true;
+    return is_tar;
 }
 
 static bool seen_before(struct measurement *m, const char *path) {
@@ -102,13 +106,13 @@ static bool seen_before(struct measurement *m, const char *path) {
 
 static void measure_module(struct measurement *m, const char *path) {
     if (seen_before(m, path)) return;
-    if (m->status == FW_OK) m->status = append_binary(&m->binaries, path, m->error);
     char sources[PATH_MAX];
     const size_t length = strlen(path);
-    if (length < 3 || strcmp(path + length - 3, ".so") != 0 || length + 2 > sizeof sources) return;
-    (void)snprintf(sources, sizeof sources, "%.*s.src", (int)(length - 3), path);
-    if (!append_sources(&m->sources, sources) && m->status == FW_OK)
-        m->status = append_binary(&m->sources, path, m->error);
+    const bool named = length >= 3 && strcmp(path + length - 3, ".so") == 0;
+    const int written =
+        snprintf(sources, sizeof sources, "%.*s.src", (int)(named ? length - 3 : length), path);
+    const bool found = written < (int)sizeof sources && append_sources(&m->sources, sources);
+    if (m->status == FW_OK) m->status = append_binary(m, path, !found);
 }
 
 static void measure_choice(void *argument, const struct plugin_choice *choice) {
@@ -125,31 +129,40 @@ static fw_status measure_host(struct measurement *m, fw_error *error) {
     const ssize_t length = readlink("/proc/self/exe", path, sizeof path - 1);
     if (length <= 0) return fw_fail(error, FW_E_IO, "/proc/self/exe: cannot be read");
     path[length] = '\0';
-    FW_TRY(append_binary(&m->binaries, path, error));
-    char *slash = strrchr(path, '/');
-    if (slash != NULL) *slash = '\0';
-    (void)snprintf(sources, sizeof sources, "%s/../lib/fairway/v0/fairway.src", path);
-    if (append_sources(&m->sources, sources)) return FW_OK;
-    if (append_sources(&m->sources, FAIRWAY_LIBDIR "/fairway/v0/fairway.src")) return FW_OK;
-    return append_binary(&m->sources, "/proc/self/exe", error);
+    const char *slash = strrchr(path, '/');
+    (void)snprintf(sources, sizeof sources, "%.*s/../lib/fairway/v0/fairway.src",
+                   slash != NULL ? (int)(slash - path) : 0, path);
+    const bool found = append_sources(&m->sources, sources) ||
+                       append_sources(&m->sources, FAIRWAY_LIBDIR "/fairway/v0/fairway.src");
+    return append_binary(m, path, !found);
+}
+
+static fw_status pack_code(const struct measurement *m, const char *path, struct code_size *size,
+                           fw_error *error) {
+    if (m->sources.failed || m->binaries.failed)
+        return fw_fail(error, FW_E_MEMORY, "no memory to measure the code");
+    uint8_t *packed = NULL;
+    struct code_size made = {.binaries = xz_size(m->binaries.data, m->binaries.size)};
+    FW_TRY(xz_pack(m->sources.data, m->sources.size, &packed, &made.sources, error));
+    made.counted = made.sources > made.binaries ? made.sources : made.binaries;
+    sha256_bytes(packed, made.sources, made.hash);
+    fw_status status = FW_OK;
+    if (made.binaries == 0) status = fw_fail(error, FW_E_MEMORY, "no memory to pack the code");
+    if (status == FW_OK && path != NULL) status = file_write(path, packed, made.sources, error);
+    free(packed);
+    if (status == FW_OK) *size = made;
+    return status;
 }
 
 fw_status code_size_measure(const struct experiment *experiment, const struct host *host,
-                            struct code_size *size, fw_error *error) {
+                            const char *path, struct code_size *size, fw_error *error) {
     struct measurement m = {.error = error};
     m.status = measure_host(&m, error);
     experiment_each_plugin(experiment, measure_choice, &m);
     host_each_instantiated(host, measure_entry, &m);
+    bundle_end(&m.sources);
     fw_status status = m.status;
-    if (status == FW_OK && (m.sources.failed || m.binaries.failed))
-        status = fw_fail(error, FW_E_MEMORY, "no memory to measure the code");
-    if (status == FW_OK) {
-        size->sources = xz_size(m.sources.data, m.sources.size);
-        size->binaries = xz_size(m.binaries.data, m.binaries.size);
-        if (size->sources == 0 || size->binaries == 0)
-            status = fw_fail(error, FW_E_MEMORY, "no memory to pack the code");
-        size->counted = size->sources > size->binaries ? size->sources : size->binaries;
-    }
+    if (status == FW_OK) status = pack_code(&m, path, size, error);
     bytes_free(&m.sources);
     bytes_free(&m.binaries);
     return status;

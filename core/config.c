@@ -67,7 +67,7 @@ const char *config_where(const struct config *config, const char *section, const
 }
 
 /* Where to point for a key that may not have been given. */
-static const char *place(const struct config *config, const char *section, const char *key) {
+const char *config_place(const struct config *config, const char *section, const char *key) {
     const struct config_entry *entry = config_find(config, section, key);
     return entry != NULL ? entry->where : config->path;
 }
@@ -148,8 +148,9 @@ static fw_status resolve_key(struct config *config, const struct core_section *s
     fw_status status = param_parse(&key->param, text, &value, &why);
     if (status == FW_OK) status = complete_text(config, key, directory, &value, &why);
     if (status != FW_OK)
-        return fw_fail(error, status, "%s: [%s] %s", place(config, section->name, key->param.key),
-                       section->name, why.message);
+        return fw_fail(error, status, "%s: [%s] %s",
+                       config_place(config, section->name, key->param.key), section->name,
+                       why.message);
     store(&config->experiment, key, value);
     return FW_OK;
 }
@@ -161,100 +162,22 @@ static fw_status resolve_core(struct config *config, fw_error *error) {
     return FW_OK;
 }
 
-/* ---- Checks across keys ---- */
-
-static fw_status check_batch(const struct config *config, fw_error *error) {
-    const struct experiment *e = &config->experiment;
-    if (e->run.batch_tokens % e->data.sequence == 0) return FW_OK;
-    const bool given = config_find(config, "run", "batch_tokens") != NULL;
-    return fw_fail(error, FW_E_CONFIG,
-                   "%s: run.batch_tokens = %lld%s is not a multiple of data.sequence = %lld; %lld "
-                   "would be",
-                   given ? place(config, "run", "batch_tokens") : place(config, "data", "sequence"),
-                   (long long)e->run.batch_tokens, given ? "" : " (default)",
-                   (long long)e->data.sequence,
-                   (long long)((e->run.batch_tokens / e->data.sequence + 1) * e->data.sequence));
-}
-
-static fw_status check_stride(const struct config *config, fw_error *error) {
-    const struct experiment *e = &config->experiment;
-    const bool own = e->eval.window != 0;
-    const int64_t window = own ? e->eval.window : e->data.sequence;
-    if (e->eval.mode != EVAL_SLIDING || e->eval.stride <= window) return FW_OK;
-    const bool given = config_find(config, "eval", "stride") != NULL;
-    return fw_fail(
-        error, FW_E_CONFIG,
-        "%s: eval.stride = %lld%s exceeds the window of %lld tokens (%s), so that tokens "
-        "would be skipped",
-        given ? place(config, "eval", "stride")
-              : place(config, own ? "eval" : "data", own ? "window" : "sequence"),
-        (long long)e->eval.stride, given ? "" : " (default)", (long long)window,
-        own ? "eval.window" : "data.sequence");
-}
-
-static fw_status check_faithful(const struct config *config, fw_error *error) {
-    const struct eval_keys *eval = &config->experiment.eval;
-    if (!eval->faithful || eval->mode == EVAL_SLIDING) return FW_OK;
-    return fw_fail(error, FW_E_CONFIG,
-                   "%s: eval.faithful = yes stands for the sliding windows of record 993; "
-                   "eval.mode = plain has none (set eval.mode = sliding, or eval.faithful = no)",
-                   place(config, "eval", "faithful"));
-}
-
-/* Ops count rows in 32 bits. */
-static fw_status check_rows(const struct config *config, fw_error *error) {
-    const struct experiment *e = &config->experiment;
-    const int64_t window = e->eval.window != 0 ? e->eval.window : e->data.sequence;
-    if (e->eval.batch <= INT32_MAX / window) return FW_OK;
-    return fw_fail(error, FW_E_RANGE,
-                   "%s: eval.batch = %lld windows of %lld tokens are more than a pass can hold; at "
-                   "most %lld would be right",
-                   place(config, "eval", "batch"), (long long)e->eval.batch, (long long)window,
-                   (long long)(INT32_MAX / window));
-}
-
-static fw_status check_limit(const struct config *config, fw_error *error) {
-    const struct run_keys *run = &config->experiment.run;
-    if (run->steps > 0 || run->seconds > 0) return FW_OK;
-    return fw_fail(error, FW_E_CONFIG,
-                   "%s: training has no end: set [run] steps, [run] seconds or both", config->path);
-}
-
-static fw_status check_layers(const struct config *config, fw_error *error) {
-    const long long layers = (long long)config->experiment.model.layers;
-    for (size_t i = 0; i < config->entries.n; i++) {
-        const struct config_entry *entry = &config->entries.items[i];
-        if (strncmp(entry->section, "attention.", 10) != 0) continue;
-        const long long layer = strtoll(entry->section + 10, NULL, 10);
-        if (layer < layers) continue;
-        return fw_fail(error, FW_E_CONFIG,
-                       "%s: [attention.LAYERS] names layer %lld, but model.layers = %lld gives "
-                       "layers 0 to %lld",
-                       entry->where, layer, layers, layers - 1);
-    }
-    return FW_OK;
-}
-
-static fw_status check_experiment(const struct config *config, uint32_t bind, fw_error *error) {
-    FW_TRY(check_batch(config, error));
-    FW_TRY(check_stride(config, error));
-    FW_TRY(check_faithful(config, error));
-    FW_TRY(check_rows(config, error));
-    FW_TRY(check_layers(config, error));
-    /* Without optimizers nothing will be trained. */
-    if ((bind & CONFIG_BIND(FW_OPTIMIZER)) != 0) FW_TRY(check_limit(config, error));
-    return FW_OK;
-}
-
 /* What decides the results, see config_text. */
-static fw_status hash_experiment(struct config *config, fw_error *error) {
+static fw_status hash_text(const struct config *config, enum config_purpose purpose, char hex[65],
+                           fw_error *error) {
     char *text = NULL;
-    FW_TRY(config_write(config, NULL, CONFIG_FOR_HASH, &text, error));
+    FW_TRY(config_write(config, NULL, purpose, &text, error));
     uint8_t hash[32];
     sha256_bytes(text, strlen(text), hash);
-    sha256_hex(hash, config->experiment.hash);
+    sha256_hex(hash, hex);
     free(text);
     return FW_OK;
+}
+
+static fw_status hash_experiment(struct config *config, fw_error *error) {
+    struct experiment *experiment = &config->experiment;
+    FW_TRY(hash_text(config, CONFIG_FOR_HASH, experiment->hash, error));
+    return hash_text(config, CONFIG_FOR_SEEDLESS_HASH, experiment->seedless_hash, error);
 }
 
 fw_status config_resolve(struct config *config, struct registry *registry, uint32_t bind,
@@ -262,7 +185,7 @@ fw_status config_resolve(struct config *config, struct registry *registry, uint3
     config->resolved = false;
     memset(&config->experiment, 0, sizeof config->experiment);
     FW_TRY(resolve_core(config, error));
-    FW_TRY(check_experiment(config, bind, error));
+    FW_TRY(config_check(config, bind, error));
     FW_TRY(config_bind_all(config, registry, bind, error));
     config->resolved = true;
     const fw_status status = hash_experiment(config, error);

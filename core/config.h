@@ -96,7 +96,9 @@ struct experiment {
     struct plugin_choice counterpart; /* the honest cache that is scored beside an unverified one */
     struct plugin_choice optimizer[OPTIMIZER_GROUPS];
     struct plugin_choice *attention; /* model.layers entries */
+    const uint8_t *value_layers;     /* model.layers flags: value embeddings there */
     char hash[65];                   /* of what decides the results, see config_text */
+    char seedless_hash[65];          /* the same without run.seed: what repeated runs share */
 };
 
 struct config;
@@ -123,7 +125,8 @@ fw_status config_resolve(struct config *config, struct registry *registry, uint3
  * [attention.LAYERS]). Caller frees. Loading it again yields the same text.
  *
  * experiment.hash is the SHA-256 of this text, of all sections, with what depends on the place
- * alone taken out: no run.name, no run.output, of every path and source its last component, of a
+ * alone taken out: no run.name, no run.output, no run.seeds
+ * (which only says what other runs are made), of every path and source its last component, of a
  * plugin its id. So the same experiment in two folders has one hash. It does not cover the files'
  * contents; what a receipt says of data, tokenizer and modules does. */
 fw_status config_text(const struct config *config, const char *const *sections, char **text,

@@ -178,8 +178,7 @@ static fw_status bind_section(struct config *config, struct registry *registry, 
     struct plugin_choice *choice = config_choice(config, section);
     *choice = (struct plugin_choice){
         .kind = section->kind, .section = section->name, .where = chosen_at(config, section->name)};
-    const bool wanted =
-        (kinds & CONFIG_BIND(section->kind)) != 0 && is_used(config, section->name);
+    const bool wanted = (kinds & CONFIG_BIND(section->kind)) != 0 && is_used(config, section->name);
     if (section->kind == FW_DEVICE) {
         choice->name = config->experiment.run.device;
         if (wanted && strcmp(choice->name, "auto") == 0)

@@ -35,9 +35,7 @@ const struct config_entry *config_find(const struct config *config, const char *
     return entry_find(&config->entries, section, key);
 }
 
-/* "3", "0-6", "0-2,5" -> layers[i] = 1. */
-static fw_status parse_layers(const char *text, uint8_t layers[CONFIG_MAX_LAYERS],
-                              fw_error *error) {
+fw_status config_layer_list(const char *text, uint8_t layers[CONFIG_MAX_LAYERS], fw_error *error) {
     memset(layers, 0, CONFIG_MAX_LAYERS);
     const char *at = text;
     do {
@@ -50,12 +48,10 @@ static fw_status parse_layers(const char *text, uint8_t layers[CONFIG_MAX_LAYERS
             last = strtoul(end + 1, &end, 10);
         if (!digit || (*end != '\0' && *end != ',') || last < first || last >= CONFIG_MAX_LAYERS)
             return fw_fail(error, FW_E_CONFIG,
-                           "[attention.%s] does not name layers; write 3, 0-6 or 0-2,5 with "
-                           "numbers below %d",
-                           text, CONFIG_MAX_LAYERS);
+                           "does not name layers; write 3, 0-6 or 0-2,5 with numbers below %d",
+                           CONFIG_MAX_LAYERS);
         for (unsigned long i = first; i <= last; i++) {
-            if (layers[i] != 0)
-                return fw_fail(error, FW_E_CONFIG, "[attention.%s] names layer %lu twice", text, i);
+            if (layers[i] != 0) return fw_fail(error, FW_E_CONFIG, "names layer %lu twice", i);
             layers[i] = 1;
         }
         at = end;
@@ -75,7 +71,7 @@ static fw_status unknown_section(const char *section, fw_error *error) {
     return fw_fail(error, FW_E_CONFIG,
                    "there is no section [%.64s]; known are run, data, model, eval, device, "
                    "tokenizer, attention, optimizer.matrix, optimizer.embed, optimizer.scalar, "
-                   "average, quantize, compress and cache",
+                   "average, quantize, compress, cache and counterpart",
                    section);
 }
 
@@ -84,7 +80,11 @@ static bool layers_section(const char *section) { return strncmp(section, "atten
 /* Known section; [attention.LAYERS] also fills `layers`. */
 static fw_status check_section(const char *section, uint8_t layers[CONFIG_MAX_LAYERS],
                                fw_error *error) {
-    if (layers_section(section)) return parse_layers(section + 10, layers, error);
+    if (layers_section(section)) {
+        fw_error why = {.struct_size = sizeof why};
+        if (config_layer_list(section + 10, layers, &why) == FW_OK) return FW_OK;
+        return fw_fail(error, FW_E_CONFIG, "[%.200s] %s", section, why.message);
+    }
     if (core_section_find(section) != NULL || plugin_section_find(section) != NULL) return FW_OK;
     return unknown_section(section, error);
 }

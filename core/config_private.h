@@ -47,6 +47,15 @@ fw_status config_read(struct config *config, const char *text, const char *const
 const struct config_entry *config_find(const struct config *config, const char *section,
                                        const char *key);
 
+/* FILE:LINE of a key as given, else the INI: where a complaint about it points. */
+const char *config_place(const struct config *config, const char *section, const char *key);
+
+/* "3", "0-6", "0-2,5" -> layers[i] = 1. E_CONFIG: what is wrong with the list, without the list. */
+fw_status config_layer_list(const char *text, uint8_t layers[CONFIG_MAX_LAYERS], fw_error *error);
+
+/* Keys that each table allows alone but not together; fills experiment.value_layers. */
+fw_status config_check(struct config *config, uint32_t bind, fw_error *error);
+
 /* True when the entry comes from --set. */
 bool config_is_override(const struct config_entry *entry);
 
@@ -56,8 +65,14 @@ struct plugin_choice *config_choice(struct config *config, const struct plugin_s
 /* True when inih would read the value back unchanged: one line, trimmed, no " ;", not too long. */
 bool config_value_writable(const char *value);
 
-/* What a text is for: to be read again as an INI, to be hashed, to travel in an artifact. */
-enum config_purpose { CONFIG_FOR_INI, CONFIG_FOR_HASH, CONFIG_FOR_ARTIFACT };
+/* What a text is for: to be read again as an INI, to be hashed (with run.seed or without), to
+ * travel in an artifact. */
+enum config_purpose {
+    CONFIG_FOR_INI,
+    CONFIG_FOR_HASH,
+    CONFIG_FOR_SEEDLESS_HASH,
+    CONFIG_FOR_ARTIFACT
+};
 
 fw_status config_write(const struct config *config, const char *const *sections,
                        enum config_purpose purpose, char **text, fw_error *error);

@@ -25,6 +25,10 @@ struct writer {
     struct text text;
 };
 
+static bool is_hashed(const struct writer *writer) {
+    return writer->purpose == CONFIG_FOR_HASH || writer->purpose == CONFIG_FOR_SEEDLESS_HASH;
+}
+
 static const char *last_component(const char *path) {
     const char *slash = strrchr(path, '/');
     return slash != NULL ? slash + 1 : path;
@@ -47,7 +51,7 @@ static void put_names(struct writer *writer, const char *key, const char *list) 
 
 static fw_status put_path(struct writer *writer, const char *section, const char *key,
                           const char *path, fw_error *error) {
-    if (writer->purpose == CONFIG_FOR_HASH) path = last_component(path);
+    if (is_hashed(writer)) path = last_component(path);
     if (writer->purpose == CONFIG_FOR_ARTIFACT && path[0] != '\0')
         return fw_fail(error, FW_E_CONFIG,
                        "[%s] %s = %.200s is a path, and an artifact holds none: it could not be "
@@ -82,7 +86,11 @@ static fw_value load(const struct experiment *experiment, const struct core_key 
 
 static bool left_out(const struct writer *writer, const char *section, const struct core_key *key) {
     if (writer->purpose == CONFIG_FOR_ARTIFACT) return !key_in_artifact(section, key->param.key);
-    return writer->purpose == CONFIG_FOR_HASH && (key->text == KEY_NAME || key->text == KEY_OUTPUT);
+    if (!is_hashed(writer)) return false;
+    if (key->offset == offsetof(struct experiment, run.seed))
+        return writer->purpose == CONFIG_FOR_SEEDLESS_HASH;
+    return key->text == KEY_NAME || key->text == KEY_OUTPUT ||
+           key->offset == offsetof(struct experiment, run.seeds);
 }
 
 /* A plugin's name is a path or an id; where no path may stand, its id. */
@@ -100,7 +108,7 @@ static fw_status write_core(struct writer *writer, const struct core_section *se
         if (left_out(writer, section->name, key)) continue;
         fw_value value = load(experiment, key);
         if (key->text == KEY_PLUGIN) value.text = plugin_text(writer, &experiment->device);
-        if (key->text == KEY_SOURCES && writer->purpose == CONFIG_FOR_HASH)
+        if (key->text == KEY_SOURCES && is_hashed(writer))
             put_names(writer, key->param.key, value.text);
         else
             FW_TRY(put_value(writer, section->name, &key->param, &value, error));

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "clock.h"
 
@@ -12,18 +13,43 @@ struct log {
     char path[];
 };
 
-fw_status log_open(const char *path, struct log **log, fw_error *error) {
+static fw_status open_as(const char *path, const char *mode, struct log **log, fw_error *error) {
     struct log *made = malloc(sizeof *made + strlen(path) + 1);
     if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the log");
     (void)strcpy(made->path, path);
     made->start = clock_seconds();
-    made->file = fopen(path, "w");
+    made->file = fopen(path, mode);
     if (made->file == NULL) {
         free(made);
         return fw_fail(error, FW_E_IO, "%s: cannot be written: %s", path, strerror(errno));
     }
     *log = made;
     return FW_OK;
+}
+
+fw_status log_open(const char *path, struct log **log, fw_error *error) {
+    return open_as(path, "w", log, error);
+}
+
+/* Where the last complete line ends. */
+static off_t end_of_lines(FILE *file) {
+    off_t end = 0, at = 0;
+    for (int c; (c = getc(file)) != EOF;) {
+        at++;
+        if (c == '\n') end = at;
+    }
+    return end;
+}
+
+fw_status log_append(const char *path, struct log **log, fw_error *error) {
+    FILE *file = fopen(path, "r");
+    if (file != NULL) {
+        const off_t end = end_of_lines(file);
+        (void)fclose(file);
+        if (truncate(path, end) != 0)
+            return fw_fail(error, FW_E_IO, "%s: cannot be written: %s", path, strerror(errno));
+    }
+    return open_as(path, "a", log, error);
 }
 
 void log_close(struct log *log) {

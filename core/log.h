@@ -10,6 +10,8 @@ struct log;
 
 /* Create (truncate) `path`. E_IO. */
 fw_status log_open(const char *path, struct log **log, fw_error *error);
+/* As log_open, but go on behind the lines that are there; an incomplete last line is cut off. */
+fw_status log_append(const char *path, struct log **log, fw_error *error);
 void log_close(struct log *log); /* NULL is fine */
 
 /* Write one line and free `fields` (an object made by cJSON_CreateObject; NULL: no further fields).

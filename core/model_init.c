@@ -58,6 +58,9 @@ static fw_status fill_weight(const fw_host *host, const fw_weight *weight, float
     case FW_INIT_CONSTANT:
         for (int64_t i = 0; i < n; i++) out[i] = (float)weight->init_value;
         return FW_OK;
+    case FW_INIT_FIRST_ROW:
+        for (int64_t i = 0; i < n / weight->shape[0]; i++) out[i] = (float)weight->init_value;
+        return FW_OK;
     case FW_INIT_NORMAL: fill_normal(&random, weight->init_value, out, n); return FW_OK;
     case FW_INIT_ORTHOGONAL:
         return fill_orthogonal(&random, weight->init_value, out, weight->shape[0],

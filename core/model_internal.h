@@ -7,21 +7,42 @@
 #define MODEL_EPSILON 1.1920929e-7f /* float32's machine epsilon, as in the reference record */
 #define MODEL_LEAKY_SLOPE 0.5f
 
-/* One layer: its attention instance, its weights and what it saves for the backward pass. */
+/* The index of a weight that this model does not have. */
+#define NO_WEIGHT UINT32_MAX
+
+/* A hashed or plain table of narrow embeddings with its projection and scale. */
+struct table {
+    uint32_t weight, projection, scale; /* projection: NO_WEIGHT when the widths are equal */
+    int64_t width, columns;             /* of a row, and of what it is projected to */
+    void *rows;                         /* [N,width] looked up */
+    void *out;                          /* [N,columns] projected; = rows without a projection */
+};
+
+/* One layer: its attention instance, its weights and what it saves for the backward pass. The
+ * residual stream on its way: entry, with skip: skipped, mixed with x0: stream; after attention:
+ * middle. Where a switch is off, neighbouring names are one buffer. */
 struct layer {
     const fw_attention *attention;
     void *self;
-    uint32_t first_weight; /* attention's weights, then up, then down */
+    uint32_t first_weight; /* of attention's */
     uint32_t n_attention;
     uint32_t up, down;
+    uint32_t mix, attention_scale, mlp_scale, value_scale;
+    int32_t skip; /* row of skip_weights, -1: none */
+    bool takes_values;
+    float norm_scale; /* of both norms */
     fw_attention_plan plan;
     float *attention_rms, *mlp_rms; /* [N] */
-    void *stream;                   /* [N,C] residual stream at the layer's input */
+    void *entry, *skipped, *stream; /* [N,C] */
     void *attention_in;             /* [N,C] */
     void *attention_saved;
+    void *attention_out;      /* [N,C] */
     void *middle;             /* [N,C] residual stream between attention and MLP */
     void *mlp_in;             /* [N,C] */
     void *hidden, *activated; /* [N,M] */
+    void *mlp_out;            /* [N,C] */
+    void *value_add;          /* [N,G*D], with value_scale only */
+    void *d_output;           /* [N,C] gradient of what a skip took from this layer's output */
 };
 
 struct model {
@@ -30,6 +51,7 @@ struct model {
     const fw_ops *ops;
     uint32_t dtype; /* compute dtype */
     int64_t layers, width, mlp_width, vocabulary;
+    int64_t encoders; /* layers whose outputs are skipped to later ones; 0: no skips */
     float softcap;
     int64_t max_rows; /* largest B*T */
 
@@ -41,22 +63,37 @@ struct model {
     void *compute_arena; /* NULL when masters serve */
     fw_tensor *compute;  /* one view per weight */
     fw_tensor *gradient_views;
+    uint32_t smear_gate, skip_weights;
+    struct table bigram, value; /* weight = NO_WEIGHT: none */
 
     struct layer *layer; /* `layers` of them */
     void *activations;   /* one allocation that everything below is carved from */
     void *embedded;      /* [N,C] */
     float *embedded_rms;
+    void *normed, *x0;             /* [N,C]; one buffer without smear */
+    void *value_base;              /* [N,G*D] */
     void *final_stream, *final_in; /* [N,C] */
     float *final_rms;
-    void *branch;                /* [N,C] output of a sublayer */
-    void *d_stream, *d_branch;   /* [N,C] */
-    void *d_hidden;              /* [N,M] */
-    void *logits;                /* [N,V] in training, [T,V] otherwise */
-    float *log_probabilities;    /* [T,V] outside training */
-    float *losses, *log_sum_exp; /* [N] */
-    float *loss_sum;             /* scalar */
-    int32_t *inputs, *targets;   /* [N] */
-    void *scratch;               /* attention's, shared by the layers */
+    void *branch;                      /* [N,C] output of a sublayer that nobody saves */
+    void *d_stream, *d_branch;         /* [N,C] */
+    void *d_scaled, *d_x0;             /* [N,C], for scales and mixes */
+    void *d_value_add, *d_value_base;  /* [N,G*D] */
+    void *d_rows;                      /* [N, width of a table] */
+    void *d_hidden;                    /* [N,M] */
+    void *logits;                      /* [N,V] in training, [T,V] otherwise */
+    float *log_probabilities;          /* [T,V] outside training */
+    float *losses, *log_sum_exp;       /* [N] */
+    float *loss_sum;                   /* scalar */
+    int32_t *inputs, *targets, *pairs; /* [N]; pairs: slots of the bigram table */
+    int32_t *host_pairs;               /* [N] on the host */
+    void *scratch;                     /* attention's, shared by the layers */
 };
+
+/* model_weights.c: declare all weights, in a stable order; allocate masters, gradients, copies. */
+fw_status model_declare_weights(struct model *model, fw_error *error);
+fw_status model_allocate_weights(struct model *model, fw_error *error);
+
+/* model_memory.c: carve the buffers of a pass. */
+fw_status model_allocate_activations(struct model *model, fw_error *error);
 
 #endif

@@ -15,9 +15,25 @@ fw_status optimizers_create(const struct experiment *experiment, const fw_host *
                             struct model *model, struct optimizers **optimizers, fw_error *error);
 void optimizers_destroy(struct optimizers *optimizers); /* NULL is fine */
 
-/* Set the scalars of the step about to be taken, for every group. */
+/* As just created: new instances, zero state. Errors as of optimizers_create. */
+fw_status optimizers_reset(struct optimizers *optimizers, fw_error *error);
+
+/* Call visit(argument, memory, bytes) for each piece of device memory that a checkpoint must hold,
+ * always in the same order; bytes may be 0. */
+void optimizers_each_state(const struct optimizers *optimizers,
+                           void (*visit)(void *argument, void *memory, size_t bytes),
+                           void *argument);
+
+/* Compute copies of all weights from the masters, as every step leaves them. */
+fw_status optimizers_refresh_copies(struct optimizers *optimizers, fw_error *error);
+
+/* Set the scalars of the step about to be taken, for every group; `quantize` says whether
+ * quantization-aware training is on. */
 fw_status optimizers_prepare(struct optimizers *optimizers, int64_t step, double schedule,
-                             fw_error *error);
+                             bool quantize, fw_error *error);
+
+/* Those scalars in device memory. */
+const fw_step *optimizers_device_step(const struct optimizers *optimizers);
 
 /* Clip the model's gradients and update its weights. */
 fw_status optimizers_step(struct optimizers *optimizers, float max_norm, fw_error *error);

@@ -1,8 +1,11 @@
 #include "pack.h"
 
 #include <fairway/compressor.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
+
+#include "fit.h"
 
 /* A quantizer and a compressor at work on one model. */
 struct packer {
@@ -100,34 +103,47 @@ static fw_status quantize_tensor(struct packer *packer, uint32_t index, struct a
     return packer->quantizer->encode(packer->quantizer_self, index, streams, n, error);
 }
 
-static fw_status quantize(struct packer *packer, const float *weights, struct artifact *artifact,
+/* The streams of all tensors at `rate`, in place of those of another. */
+static fw_status quantize(struct packer *packer, double rate, struct artifact *artifact,
                           fw_error *error) {
-    for (uint32_t i = 0; i < packer->n_weights; i++)
-        packer->values[i] = weights + model_offset(packer->model, i);
     const fw_quantizer_plan plan = {.struct_size = sizeof plan,
                                     .n_tensors = packer->n_weights,
                                     .weights = packer->weights,
                                     .values = packer->values,
-                                    .rate = 1};
+                                    .rate = rate};
+    free_streams(artifact->streams, artifact->n_streams);
+    artifact->n_streams = 0;
     FW_TRY(packer->quantizer->plan(packer->quantizer_self, &plan, error));
-    artifact->streams =
-        calloc((size_t)(packer->n_weights + 1) * FW_MAX_STREAMS, sizeof *artifact->streams);
+    if (artifact->streams == NULL)
+        artifact->streams =
+            calloc((size_t)(packer->n_weights + 1) * FW_MAX_STREAMS, sizeof *artifact->streams);
     if (artifact->streams == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for streams");
     for (uint32_t i = 0; i < packer->n_weights; i++)
         FW_TRY(quantize_tensor(packer, i, artifact, error));
     return FW_OK;
 }
 
-static fw_status compress(struct packer *packer, struct artifact *artifact, fw_error *error) {
+struct payload {
+    uint8_t *data;
+    size_t bytes;
+};
+
+static fw_status compress(struct packer *packer, const struct artifact *artifact,
+                          struct payload *payload, fw_error *error) {
     const fw_compressor *compressor = packer->compressor;
     size_t bytes =
         compressor->bound(packer->compressor_self, artifact->streams, artifact->n_streams);
-    artifact->payload = malloc(bytes + 1);
-    if (artifact->payload == NULL)
+    uint8_t *data = malloc(bytes + 1);
+    if (data == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for %zu bytes of payload", bytes);
-    FW_TRY(compressor->compress(packer->compressor_self, artifact->streams, artifact->n_streams,
-                                artifact->payload, &bytes, error));
-    artifact->payload_bytes = bytes;
+    const fw_status status = compressor->compress(packer->compressor_self, artifact->streams,
+                                                  artifact->n_streams, data, &bytes, error);
+    if (status != FW_OK) {
+        free(data);
+        return status;
+    }
+    free(payload->data);
+    *payload = (struct payload){data, bytes};
     return FW_OK;
 }
 
@@ -139,20 +155,137 @@ fw_status pack_check(const struct experiment *experiment, const fw_host *host,
     return status;
 }
 
-fw_status pack_weights(const struct experiment *experiment, const fw_host *host,
-                       const struct model *model, const float *weights, struct artifact *artifact,
-                       fw_error *error) {
-    struct packer packer;
+bool pack_has_rate(const struct experiment *experiment) {
+    const fw_quantizer *quantizer = experiment->quantize.entry->plugin->vtable;
+    return quantizer->has_rate != 0;
+}
+
+/* ---- fitting ---- */
+
+/* Symbols that are near each other in a row are alike in size, and compressors adapt to that. */
+enum { ENTROPY_BLOCK = 1024 };
+
+static double block_bits(const uint8_t *data, size_t n) {
+    uint16_t counts[256] = {0};
+    double bits = 0;
+    for (size_t i = 0; i < n; i++) counts[data[i]]++;
+    for (int i = 0; i < 256; i++)
+        if (counts[i] > 0) bits += counts[i] * log2((double)n / counts[i]);
+    return bits;
+}
+
+/* The entropy of the streams' bytes, each block with a distribution of its own, in bytes. */
+static double entropy_bytes(const struct artifact *artifact) {
+    double bits = 0;
+    for (uint32_t i = 0; i < artifact->n_streams; i++) {
+        const uint8_t *data = artifact->streams[i].data;
+        const size_t size = stream_bytes(&artifact->streams[i]);
+        for (size_t at = 0; at < size; at += ENTROPY_BLOCK)
+            bits += block_bits(data + at, size - at < ENTROPY_BLOCK ? size - at : ENTROPY_BLOCK);
+    }
+    return bits / 8;
+}
+
+/* A model on its way into a limited number of bytes. */
+struct fitting {
+    const struct pack_options *options;
+    struct packer *packer;
+    struct artifact *artifact;
+    struct payload tried, kept;
+    double rate; /* of the streams in `artifact` */
+    int encodes;
+};
+
+static fw_status quantize_at(struct fitting *fitting, double rate, fw_error *error) {
+    const struct plugin_choice *choice = &fitting->options->experiment->quantize;
     fw_error why = {.struct_size = sizeof why};
-    fw_status status = packer_open(&packer, experiment, host, model, error);
-    if (status == FW_OK) {
-        status = quantize(&packer, weights, artifact, &why);
-        if (status != FW_OK) (void)choice_fail(&experiment->quantize, status, why.message, error);
-    }
-    if (status == FW_OK) {
-        status = compress(&packer, artifact, &why);
-        if (status != FW_OK) (void)choice_fail(&experiment->compress, status, why.message, error);
-    }
+    const fw_status status = quantize(fitting->packer, rate, fitting->artifact, &why);
+    if (status != FW_OK) return choice_fail(choice, status, why.message, error);
+    fitting->rate = rate;
+    return FW_OK;
+}
+
+static fw_status compress_streams(struct fitting *fitting, fw_error *error) {
+    const struct plugin_choice *choice = &fitting->options->experiment->compress;
+    fw_error why = {.struct_size = sizeof why};
+    const fw_status status = compress(fitting->packer, fitting->artifact, &fitting->tried, &why);
+    return status == FW_OK ? FW_OK : choice_fail(choice, status, why.message, error);
+}
+
+static void show_encodes(const struct fitting *fitting) {
+    const fw_host *host = fitting->options->host;
+    host->progress(host, "fit to the size limit", fitting->encodes, FIT_ENCODES);
+}
+
+static fw_status estimate_at(void *argument, double rate, double *estimate, fw_error *error) {
+    struct fitting *fitting = argument;
+    FW_TRY(quantize_at(fitting, rate, error));
+    show_encodes(fitting);
+    *estimate = entropy_bytes(fitting->artifact);
+    return FW_OK;
+}
+
+static fw_status encode_at(void *argument, double rate, double *bytes, double *estimate,
+                           fw_error *error) {
+    struct fitting *fitting = argument;
+    size_t overhead = 0;
+    FW_TRY(estimate_at(fitting, rate, estimate, error));
+    FW_TRY(artifact_overhead(fitting->artifact, &overhead, error));
+    FW_TRY(compress_streams(fitting, error));
+    fitting->encodes++;
+    show_encodes(fitting);
+    *bytes = (double)(overhead + fitting->tried.bytes);
+    return FW_OK;
+}
+
+static void keep(void *argument) {
+    struct fitting *fitting = argument;
+    free(fitting->kept.data);
+    fitting->kept = fitting->tried;
+    fitting->tried = (struct payload){0};
+}
+
+/* Leaves the payload in fitting->kept, and streams and quantizer at its rate. */
+static fw_status fit(struct fitting *fitting, struct pack_result *result, fw_error *error) {
+    const struct fit_task task = {.limit = (double)fitting->options->limit,
+                                  .estimate = estimate_at,
+                                  .encode = encode_at,
+                                  .keep = keep,
+                                  .argument = fitting};
+    struct fit_result found;
+    FW_TRY(fit_rate(&task, &found, error));
+    result->fits = found.fits;
+    result->rate = found.rate;
+    result->encodes = found.encodes;
+    result->full_bytes = (size_t)found.full_bytes;
+    result->least_bytes = (size_t)found.least_bytes;
+    return found.fits && fitting->rate != found.rate ? quantize_at(fitting, found.rate, error)
+                                                     : FW_OK;
+}
+
+static fw_status pack_once(struct fitting *fitting, struct pack_result *result, fw_error *error) {
+    FW_TRY(quantize_at(fitting, 1, error));
+    FW_TRY(compress_streams(fitting, error));
+    keep(fitting);
+    *result = (struct pack_result){.rate = 1, .encodes = 1, .fits = true};
+    return FW_OK;
+}
+
+fw_status pack_weights(const struct pack_options *options, struct artifact *artifact,
+                       struct pack_result *result, fw_error *error) {
+    struct packer packer;
+    struct fitting fitting = {.options = options, .packer = &packer, .artifact = artifact};
+    fw_status status =
+        packer_open(&packer, options->experiment, options->host, options->model, error);
+    for (uint32_t i = 0; status == FW_OK && i < packer.n_weights; i++)
+        packer.values[i] = options->weights + model_offset(options->model, i);
+    if (status == FW_OK)
+        status = options->fit && pack_has_rate(options->experiment)
+                     ? fit(&fitting, result, error)
+                     : pack_once(&fitting, result, error);
+    free(fitting.tried.data);
+    artifact->payload = fitting.kept.data;
+    artifact->payload_bytes = fitting.kept.bytes;
     free_streams(artifact->streams, artifact->n_streams);
     packer_close(&packer);
     return status;

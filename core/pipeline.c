@@ -1,7 +1,9 @@
 #include "pipeline.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "artifact.h"
 #include "clock.h"
@@ -10,7 +12,7 @@
 #include "scorer.h"
 #include "weights_file.h"
 
-static fw_status need_ini(const struct arguments *arguments, fw_error *error) {
+fw_status pipeline_need_ini(const struct arguments *arguments, fw_error *error) {
     if (arguments->input != NULL) return FW_OK;
     return fw_fail(error, FW_E_CONFIG,
                    "no INI file is given; try `fairway run configs/quickstart.ini`");
@@ -18,14 +20,15 @@ static fw_status need_ini(const struct arguments *arguments, fw_error *error) {
 
 /* A cache that cannot be created, or whose score would be refused, is refused now, not after the
  * training. */
-static fw_status check_cache(const struct session *session, fw_error *error) {
-    return evaluate_check(session->experiment, session->services, session->table, error);
+fw_status pipeline_check_cache(const struct session *session, const struct token_table *table,
+                               fw_error *error) {
+    return evaluate_check(session->experiment, session->services, table, error);
 }
 
 static fw_status open_all(const struct arguments *arguments, bool with_validation,
                           struct pipeline *pipeline, fw_error *error) {
     struct session *session = &pipeline->session;
-    FW_TRY(need_ini(arguments, error));
+    FW_TRY(pipeline_need_ini(arguments, error));
     FW_TRY(session_open(arguments, arguments->input, NULL, CONFIG_BIND_ALL, session, error));
     FW_TRY(session_open_tokenizer(session, error));
     FW_TRY(session_open_training(session, error));
@@ -33,7 +36,7 @@ static fw_status open_all(const struct arguments *arguments, bool with_validatio
         FW_TRY(session_open_validation(session, error));
     FW_TRY(scoring_model(session, session->table->vocabulary, &pipeline->scoring, error));
     FW_TRY(pack_check(session->experiment, session->services, pipeline->scoring, error));
-    return check_cache(session, error);
+    return pipeline_check_cache(session, session->table, error);
 }
 
 fw_status pipeline_open(const struct arguments *arguments, bool with_validation,
@@ -48,8 +51,8 @@ fw_status pipeline_open(const struct arguments *arguments, bool with_validation,
 
 void pipeline_close(struct pipeline *pipeline) {
     model_destroy(pipeline->scoring);
+    if (pipeline->averaged != pipeline->raw) free(pipeline->averaged);
     free(pipeline->raw);
-    free(pipeline->averaged);
     session_close(&pipeline->session);
     *pipeline = (struct pipeline){0};
 }
@@ -85,7 +88,7 @@ fw_status pipeline_log_score(struct pipeline *pipeline, const char *what, int64_
 fw_status pipeline_score_weights(struct pipeline *pipeline, const float *weights, const char *label,
                                  struct evaluate_result *result, fw_error *error) {
     FW_TRY(score(pipeline, weights, label, result, error));
-    pipeline->report.seconds[PHASE_VALIDATE] += result->seconds;
+    pipeline->report.seconds[PHASE_LADDER] += result->seconds;
     return pipeline_log_score(pipeline, label, pipeline->report.training.steps, result,
                               &result->model, error);
 }
@@ -110,7 +113,8 @@ static fw_status create_training_model(const struct session *session, struct mod
                                           .vocabulary = session->table->vocabulary,
                                           .batch = train_micro_batch(experiment),
                                           .tokens = experiment->data.sequence,
-                                          .training = true};
+                                          .training = true,
+                                          .compute_copies = experiment->run.qat_below > 0};
     FW_TRY(model_create(&options, model, error));
     const fw_status status = model_initialise(*model, error);
     if (status == FW_OK) return FW_OK;
@@ -128,28 +132,52 @@ static void note_training(struct pipeline *pipeline, const struct model *model,
     report->parameters = model_parameters(model);
     report->forward_backward_flops =
         3 * model_forward_flops(model, 1, sequence) * ((double)result->tokens / (double)sequence);
-    report->average_on = choice_is_on(&pipeline->session.experiment->average);
+    report->average_on = !result->averaged_is_raw;
+    report->seconds[PHASE_TRAIN] = result->seconds;
+    report->seconds[PHASE_CHECKPOINT] = result->checkpoint_seconds;
+    report->seconds[PHASE_AVERAGE] = result->average_seconds;
     pipeline->raw = result->raw;
     pipeline->averaged = result->averaged;
+    pipeline_note_effects(pipeline, pipeline->session.host);
 }
 
-/* Build the trainer, then open the run directory, then train: nothing is written, and nothing of an
+/* Now, or what is left of run.seconds after the training that a checkpoint holds. */
+static double deadline(const struct session *session, const struct trainer *trainer) {
+    const double limit = session->experiment->run.seconds;
+    return limit > 0 ? clock_seconds() + limit - trainer_elapsed(trainer) : 0;
+}
+
+/* The run directory is opened once the trainer exists: nothing is written, and nothing of an
  * earlier run removed, before all that can be refused has been. */
-static fw_status train_model(struct pipeline *pipeline, struct model *model, const char *log_name,
-                             struct train_result *result, fw_error *error) {
+static fw_status start(struct pipeline *pipeline, struct trainer *trainer, const char *log_name,
+                       fw_error *error) {
     struct session *session = &pipeline->session;
+    FW_TRY(session_open_directory(session, log_name, pipeline->resume, error));
+    const double begin = clock_seconds();
+    FW_TRY(trainer_start(trainer, error));
+    pipeline->report.seconds[PHASE_PRIME] = clock_seconds() - begin;
+    return FW_OK;
+}
+
+static fw_status train_model(struct pipeline *pipeline, struct model *model, const char *log_name,
+                             double begin, struct train_result *result, fw_error *error) {
+    struct session *session = &pipeline->session;
+    char checkpoint[4096];
+    (void)snprintf(checkpoint, sizeof checkpoint, "%s", session_path(session, CHECKPOINT_NAME));
     const struct train_options options = {.experiment = session->experiment,
                                           .host = session->services,
                                           .model = model,
                                           .corpus = session->training,
                                           .progress = &session->progress,
+                                          .checkpoint = checkpoint,
+                                          .resume = pipeline->resume,
                                           .validate = session->validation != NULL ? validate : NULL,
                                           .validate_argument = pipeline};
     struct trainer *trainer = NULL;
     FW_TRY(trainer_create(&options, &trainer, error));
-    fw_status status = session_open_directory(session, log_name, error);
-    const double limit = session->experiment->run.seconds;
-    session->deadline = limit > 0 ? clock_seconds() + limit : 0;
+    pipeline->report.seconds[PHASE_LOAD] += clock_seconds() - begin;
+    fw_status status = start(pipeline, trainer, log_name, error);
+    session->deadline = deadline(session, trainer);
     if (status == FW_OK) status = trainer_run(trainer, session->log, result, error);
     session->deadline = 0;
     trainer_destroy(trainer);
@@ -157,15 +185,13 @@ static fw_status train_model(struct pipeline *pipeline, struct model *model, con
 }
 
 fw_status pipeline_train(struct pipeline *pipeline, const char *log_name, fw_error *error) {
-    const double begin = clock_seconds(), validated = pipeline->report.seconds[PHASE_VALIDATE];
+    const double begin = clock_seconds();
     struct model *model = NULL;
     struct train_result result;
     FW_TRY(create_training_model(&pipeline->session, &model, error));
-    const fw_status status = train_model(pipeline, model, log_name, &result, error);
+    const fw_status status = train_model(pipeline, model, log_name, begin, &result, error);
     if (status == FW_OK) note_training(pipeline, model, &result);
     model_destroy(model);
-    pipeline->report.seconds[PHASE_TRAIN] +=
-        clock_seconds() - begin - (pipeline->report.seconds[PHASE_VALIDATE] - validated);
     return status;
 }
 
@@ -175,9 +201,29 @@ fw_status pipeline_save_weights(struct pipeline *pipeline, fw_error *error) {
                         session->experiment->hash, pipeline->raw, pipeline->averaged, error);
 }
 
+static void note_effect(void *argument, const char *name, double size) {
+    report_add_effect(argument, name, size);
+}
+
+void pipeline_note_effects(struct pipeline *pipeline, const struct host *host) {
+    host_each_effect(host, note_effect, &pipeline->report);
+}
+
+static fw_status check_stated_effects(const struct report *report, fw_error *error) {
+    for (size_t i = 0; i < report->n_effects; i++)
+        if (!(fabs(report->effects[i].size) > 0))
+            return fw_fail(error, FW_E_LIMIT,
+                           "%s is %g: a feature that is switched on had no effect; switch it off, "
+                           "or give it something to do (train longer, say)",
+                           report->effects[i].name, report->effects[i].size);
+    return FW_OK;
+}
+
 fw_status pipeline_check_effects(const struct pipeline *pipeline, fw_error *error) {
     const struct experiment *experiment = pipeline->session.experiment;
     const struct report *report = &pipeline->report;
+    if (report->training.shortfall != FW_OK)
+        return fw_fail(error, report->training.shortfall, "%s", report->training.shortfall_message);
     if (report->average_on && report->training.average_effect == 0)
         return fw_fail(
             error, FW_E_LIMIT,
@@ -188,30 +234,82 @@ fw_status pipeline_check_effects(const struct pipeline *pipeline, fw_error *erro
         return fw_fail(error, FW_E_LIMIT,
                        "[cache] plugin %s is on but changed no prediction; set cache.plugin = none",
                        experiment->cache.entry->plugin->id);
-    return FW_OK;
+    return check_stated_effects(report, error);
 }
 
 /* ---- packing ---- */
 
+fw_status pipeline_measure_code(struct pipeline *pipeline, fw_error *error) {
+    struct report *report = &pipeline->report;
+    if (report->code.counted > 0) return FW_OK;
+    const double begin = clock_seconds();
+    const struct session *session = &pipeline->session;
+    const char *path = pipeline->keep_sources ? session_path(session, "code.tar.xz") : NULL;
+    FW_TRY(code_size_measure(session->experiment, session->host, path, &report->code, error));
+    report->seconds[PHASE_COMPARE] += clock_seconds() - begin;
+    return FW_OK;
+}
+
+static void note_pruned(void *argument, const char *name, double size) {
+    if (strcmp(name, "pruned_weights") == 0) *(double *)argument = size;
+}
+
+static fw_status cannot_fit(const struct pipeline *pipeline, const struct pack_result *packed,
+                            fw_error *error) {
+    const size_t code = pipeline->report.code.counted;
+    const long long limit = pipeline->session.experiment->run.size_limit;
+    return fw_fail(error, FW_E_LIMIT,
+                   "the artifact has %zu bytes even with all pruned (rate 0; %zu at rate 1), the "
+                   "code %zu: %zu, but run.size_limit is %lld; a smaller model, a coarser "
+                   "[quantize] or a larger run.size_limit fits, and run.fit_size = no packs it as "
+                   "it is; the trained weights are in weights.fw for `fairway pack`",
+                   packed->least_bytes, packed->full_bytes, code, packed->least_bytes + code,
+                   limit);
+}
+
+static fw_status pack_to_limit(struct pipeline *pipeline, const float *weights,
+                               struct artifact *artifact, fw_error *error) {
+    const struct session *session = &pipeline->session;
+    const struct run_keys *run = &session->experiment->run;
+    struct report *report = &pipeline->report;
+    struct pack_options options = {.experiment = session->experiment,
+                                   .host = session->services,
+                                   .model = pipeline->scoring,
+                                   .weights = weights,
+                                   .fit = run->fit_size && pack_has_rate(session->experiment)};
+    if (options.fit) {
+        FW_TRY(pipeline_measure_code(pipeline, error));
+        const size_t code = report->code.counted, limit = (size_t)run->size_limit;
+        options.limit = code < limit ? limit - code : 0;
+    }
+    FW_TRY(pack_weights(&options, artifact, &report->pack, error));
+    if (!report->pack.fits) return cannot_fit(pipeline, &report->pack, error);
+    report->pruned_weights = 0;
+    if (report->pack.rate < 1)
+        host_each_effect(session->host, note_pruned, &report->pruned_weights);
+    return FW_OK;
+}
+
 static fw_status write_artifact(struct pipeline *pipeline, const struct token_table *table,
                                 const float *weights, const char *path, struct artifact *artifact,
                                 fw_error *error) {
-    struct session *session = &pipeline->session;
-    FW_TRY(scorer_config_text(session, &artifact->config, error));
-    FW_TRY(pack_weights(session->experiment, session->services, pipeline->scoring, weights,
-                        artifact, error));
+    FW_TRY(scorer_config_text(&pipeline->session, &artifact->config, error));
     FW_TRY(token_table_copy(table, &artifact->table, error));
+    FW_TRY(pack_to_limit(pipeline, weights, artifact, error));
     return artifact_write(path, artifact, error);
 }
 
 fw_status pipeline_pack(struct pipeline *pipeline, const struct token_table *table,
                         const float *weights, const char *path, fw_error *error) {
-    const double begin = clock_seconds();
+    const double begin = clock_seconds(), compared = pipeline->report.seconds[PHASE_COMPARE];
     struct artifact artifact = {0};
     fw_status status = write_artifact(pipeline, table, weights, path, &artifact, error);
+    progress_end(&pipeline->session.progress);
     if (status == FW_OK) status = sha256_file(path, pipeline->report.artifact_hash, error);
     pipeline->report.artifact_bytes = artifact.file_bytes;
     artifact_free(&artifact);
-    pipeline->report.seconds[PHASE_PACK] += clock_seconds() - begin;
+    pipeline_note_effects(pipeline, pipeline->session.host);
+    pipeline->report.seconds[PHASE_PACK] +=
+        clock_seconds() - begin - (pipeline->report.seconds[PHASE_COMPARE] - compared);
     return status;
 }

@@ -8,10 +8,48 @@
 #include "params.h"
 
 static const char *const phase_names[PHASES] = {
-    [PHASE_LOAD] = "load",       [PHASE_TRAIN] = "train",   [PHASE_VALIDATE] = "validate",
-    [PHASE_PACK] = "pack",       [PHASE_RELOAD] = "reload", [PHASE_EVALUATE] = "evaluate",
-    [PHASE_COMPARE] = "compare",
+    [PHASE_LOAD] = "load",         [PHASE_PRIME] = "prime",           [PHASE_TRAIN] = "train",
+    [PHASE_VALIDATE] = "validate", [PHASE_CHECKPOINT] = "checkpoint", [PHASE_AVERAGE] = "average",
+    [PHASE_PACK] = "pack",         [PHASE_LADDER] = "ladder",         [PHASE_RELOAD] = "reload",
+    [PHASE_EVALUATE] = "evaluate", [PHASE_COMPARE] = "compare",
 };
+
+/* ---- totals and effects ---- */
+
+struct report_totals report_training_seconds(const struct report *report) {
+    struct report_totals totals = {.customary = report->seconds[PHASE_TRAIN]};
+    for (int i = PHASE_LOAD; i <= PHASE_PACK; i++) totals.strict += report->seconds[i];
+    return totals;
+}
+
+struct report_totals report_evaluation_seconds(const struct report *report) {
+    const double evaluate = report->seconds[PHASE_EVALUATE];
+    return (struct report_totals){report->seconds[PHASE_RELOAD] + evaluate, evaluate};
+}
+
+void report_add_effect(struct report *report, const char *name, double size) {
+    size_t i = 0;
+    while (i < report->n_effects && strcmp(report->effects[i].name, name) != 0) i++;
+    if (i == REPORT_EFFECTS) return;
+    if (i == report->n_effects) report->n_effects++;
+    (void)snprintf(report->effects[i].name, sizeof report->effects[i].name, "%s", name);
+    report->effects[i].size = size;
+}
+
+/* All of them, those that the report knows by itself included. */
+static void each_effect(const struct report *report,
+                        void (*visit)(void *argument, const char *name, double size),
+                        void *argument) {
+    if (report->average_on)
+        visit(argument, "average_relative_distance", report->training.average_effect);
+    visit(argument, "packing_bpb", report->packed.model.bpb - report->averaged.model.bpb);
+    if (report->cache_on) {
+        visit(argument, "cache_changed_positions", (double)report->final.cache_changed);
+        visit(argument, "cache_memory_bytes", (double)report->final.cache_memory);
+    }
+    for (size_t i = 0; i < report->n_effects; i++)
+        visit(argument, report->effects[i].name, report->effects[i].size);
+}
 
 /* ---- the table ---- */
 
@@ -107,6 +145,19 @@ static void print_scores(const struct session *session, const struct report *rep
     print_xz("xz -9e given the training text", report->prefixed_xz, report->validation_text);
 }
 
+void report_print_fit(const struct report *report) {
+    const struct pack_result *pack = &report->pack;
+    char pruned[32], full[32];
+    if (pack->rate >= 1) return;
+    if (report->pruned_weights > 0)
+        (void)printf("  pruned %s weights to fit",
+                     with_commas((uint64_t)report->pruned_weights, pruned));
+    else
+        (void)printf("  quantized more coarsely to fit");
+    (void)printf(" (rate %.4g, %d encodes; %s bytes at rate 1)\n", pack->rate, pack->encodes,
+                 with_commas(pack->full_bytes, full));
+}
+
 static void print_bytes(const struct session *session, const struct report *report) {
     char model[32], code[32], total[32], limit[32], other[32];
     const uint64_t sum = report->artifact_bytes + report->code.counted;
@@ -119,16 +170,33 @@ static void print_bytes(const struct session *session, const struct report *repo
     (void)printf("  code counts as its packed %s (its %s: %s)\n", sources ? "sources" : "binaries",
                  sources ? "binaries" : "sources",
                  with_commas(sources ? report->code.binaries : report->code.sources, other));
+    report_print_fit(report);
+}
+
+static void print_totals(const char *label, struct report_totals totals) {
+    const double limit = REPORT_LIMIT_SECONDS;
+    (void)printf("  %-12s strict %.1f  customary %.1f  of %.0f%s\n", label, totals.strict,
+                 totals.customary, limit,
+                 totals.customary > limit ? "  OVER THE LIMIT"
+                 : totals.strict > limit  ? "  over the limit if counted strictly"
+                                          : "");
 }
 
 static void print_seconds(const struct report *report) {
     double total = 0;
     (void)printf("\nseconds\n ");
     for (int i = 0; i < PHASES; i++) {
-        (void)printf(" %s %.1f ", phase_names[i], report->seconds[i]);
         total += report->seconds[i];
+        if (report->seconds[i] > 0) (void)printf(" %s %.1f ", phase_names[i], report->seconds[i]);
     }
     (void)printf(" total %.1f\n", total);
+    print_totals("training", report_training_seconds(report));
+    print_totals("evaluation", report_evaluation_seconds(report));
+}
+
+static void print_effect(void *argument, const char *name, double size) {
+    (void)argument;
+    (void)printf("  %-30s %.6g\n", name, size);
 }
 
 static double per_second(double amount, double seconds) {
@@ -150,6 +218,8 @@ void report_print(const struct session *session, const struct report *report) {
     print_training(report);
     print_scores(session, report);
     print_bytes(session, report);
+    (void)printf("\neffects\n");
+    each_effect(report, print_effect, NULL);
     print_seconds(report);
     (void)printf("\n%s holds the artifact, the log, the resolved INI and the receipt.\n",
                  session->experiment->run.output);
@@ -236,24 +306,36 @@ static void add_bytes(cJSON *receipt, const struct session *session, const struc
     sha256_hex(report->artifact_hash, hash);
     (void)cJSON_AddStringToObject(bytes, "model_sha256", hash);
     (void)cJSON_AddNumberToObject(bytes, "code_sources", (double)report->code.sources);
+    sha256_hex(report->code.hash, hash);
+    (void)cJSON_AddStringToObject(bytes, "code_sources_sha256", hash);
     (void)cJSON_AddNumberToObject(bytes, "code_binaries", (double)report->code.binaries);
     (void)cJSON_AddNumberToObject(bytes, "total",
                                   (double)(report->artifact_bytes + report->code.counted));
     (void)cJSON_AddNumberToObject(bytes, "limit", (double)session->experiment->run.size_limit);
+    if (report->pack.rate >= 1) return;
+    cJSON *fit = cJSON_AddObjectToObject(bytes, "fit");
+    (void)cJSON_AddNumberToObject(fit, "rate", report->pack.rate);
+    (void)cJSON_AddNumberToObject(fit, "encodes", report->pack.encodes);
+    (void)cJSON_AddNumberToObject(fit, "model_at_rate_1", (double)report->pack.full_bytes);
+    if (report->pruned_weights > 0)
+        (void)cJSON_AddNumberToObject(fit, "pruned_weights", report->pruned_weights);
 }
 
-static void add_effects(cJSON *receipt, const struct report *report) {
-    cJSON *effects = cJSON_AddObjectToObject(receipt, "effects");
-    if (report->average_on)
-        (void)cJSON_AddNumberToObject(effects, "average_relative_distance",
-                                      report->training.average_effect);
-    (void)cJSON_AddNumberToObject(effects, "packing_bpb",
-                                  report->packed.model.bpb - report->averaged.model.bpb);
-    if (!report->cache_on) return;
-    (void)cJSON_AddNumberToObject(effects, "cache_changed_positions",
-                                  (double)report->final.cache_changed);
-    (void)cJSON_AddNumberToObject(effects, "cache_memory_bytes",
-                                  (double)report->final.cache_memory);
+static void add_effect(void *argument, const char *name, double size) {
+    (void)cJSON_AddNumberToObject(argument, name, size);
+}
+
+static void add_seconds(cJSON *receipt, const struct report *report) {
+    const struct report_totals training = report_training_seconds(report);
+    const struct report_totals evaluation = report_evaluation_seconds(report);
+    cJSON *seconds = cJSON_AddObjectToObject(receipt, "seconds");
+    for (int i = 0; i < PHASES; i++)
+        (void)cJSON_AddNumberToObject(seconds, phase_names[i], report->seconds[i]);
+    (void)cJSON_AddNumberToObject(seconds, "training_strict", training.strict);
+    (void)cJSON_AddNumberToObject(seconds, "training_customary", training.customary);
+    (void)cJSON_AddNumberToObject(seconds, "evaluation_strict", evaluation.strict);
+    (void)cJSON_AddNumberToObject(seconds, "evaluation_customary", evaluation.customary);
+    (void)cJSON_AddNumberToObject(seconds, "limit", REPORT_LIMIT_SECONDS);
 }
 
 static cJSON *make_receipt(const struct session *session, const struct report *report) {
@@ -262,17 +344,16 @@ static cJSON *make_receipt(const struct session *session, const struct report *r
     (void)cJSON_AddStringToObject(receipt, "fairway", FAIRWAY_VERSION);
     (void)cJSON_AddStringToObject(receipt, "name", experiment->run.name);
     (void)cJSON_AddStringToObject(receipt, "config_sha256", experiment->hash);
+    (void)cJSON_AddStringToObject(receipt, "experiment_sha256", experiment->seedless_hash);
     (void)cJSON_AddNumberToObject(receipt, "seed", (double)experiment->run.seed);
     (void)cJSON_AddNumberToObject(receipt, "parameters", (double)report->parameters);
     (void)cJSON_AddNumberToObject(receipt, "steps", (double)report->training.steps);
     (void)cJSON_AddNumberToObject(receipt, "training_tokens", (double)report->training.tokens);
     experiment_each_plugin(experiment, add_plugin, cJSON_AddArrayToObject(receipt, "plugins"));
-    cJSON *seconds = cJSON_AddObjectToObject(receipt, "seconds");
-    for (int i = 0; i < PHASES; i++)
-        (void)cJSON_AddNumberToObject(seconds, phase_names[i], report->seconds[i]);
+    add_seconds(receipt, report);
     add_bytes(receipt, session, report);
     add_scores(receipt, session, report);
-    add_effects(receipt, report);
+    each_effect(report, add_effect, cJSON_AddObjectToObject(receipt, "effects"));
     return receipt;
 }
 

@@ -4,18 +4,40 @@
 
 #include "code_size.h"
 #include "evaluate.h"
+#include "pack.h"
 #include "session.h"
 #include "train.h"
 
 enum phase {
-    PHASE_LOAD,
-    PHASE_TRAIN,
-    PHASE_VALIDATE,
-    PHASE_PACK,
-    PHASE_RELOAD,
+    PHASE_LOAD,       /* plugins, data, tokenizer, model and its initial weights */
+    PHASE_PRIME,      /* steps that are undone; going back to a checkpoint */
+    PHASE_TRAIN,      /* the steps alone, those before a resume included */
+    PHASE_VALIDATE,   /* scores on the way */
+    PHASE_CHECKPOINT, /* writing checkpoints */
+    PHASE_AVERAGE,    /* the averager's result */
+    PHASE_PACK,       /* quantizing, compressing, writing the artifact */
+    PHASE_LADDER,     /* scores of weights that are not packed, for comparison alone */
+    PHASE_RELOAD,     /* reading the artifact again */
     PHASE_EVALUATE,
     PHASE_COMPARE, /* sizes of code, xz */
     PHASES
+};
+
+/* Two ways to count, each against 600 s of training and 600 s of evaluation: strict takes in all
+ * that leads from the files to the artifact (load to pack, validation on the way included), or from
+ * the artifact to its score; customary, as the challenge counts, the steps and the scoring alone.
+ */
+enum { REPORT_LIMIT_SECONDS = 600 };
+
+struct report_totals {
+    double strict, customary;
+};
+
+enum { REPORT_EFFECTS = 64 };
+
+struct report_effect {
+    char name[64];
+    double size;
 };
 
 struct report {
@@ -25,12 +47,22 @@ struct report {
     double forward_backward_flops; /* of the whole training */
     struct evaluate_result raw, averaged, packed, final;
     bool average_on, cache_on;
+    struct pack_result pack;
+    double pruned_weights; /* to fit; 0: none, or the quantizer does not say */
     size_t artifact_bytes;
     uint8_t artifact_hash[32]; /* SHA-256 of the file */
     struct code_size code;
-    size_t validation_xz, prefixed_xz; /* bytes; 0: not asked for */
-    size_t validation_text;            /* raw bytes that they stand for */
+    size_t validation_xz, prefixed_xz;            /* bytes; 0: not asked for */
+    size_t validation_text;                       /* raw bytes that they stand for */
+    struct report_effect effects[REPORT_EFFECTS]; /* that plugins and training stated */
+    size_t n_effects;
 };
+
+/* Note an effect; the last size of a name counts. Beyond REPORT_EFFECTS names it is dropped. */
+void report_add_effect(struct report *report, const char *name, double size);
+
+struct report_totals report_training_seconds(const struct report *report);
+struct report_totals report_evaluation_seconds(const struct report *report);
 
 /* The closing table, to standard output. */
 void report_print(const struct session *session, const struct report *report);
@@ -46,6 +78,9 @@ void report_print_caches(const struct experiment *experiment, const struct evalu
 
 /* Whether `score`, one of `result`, rests on predictions that are not verifiably distributions. */
 bool report_is_invalid(const struct evaluate_result *result, const struct score *score);
+
+/* What had to be given up to fit the size limit, as one line; nothing at rate 1. */
+void report_print_fit(const struct report *report);
 
 /* RUN/receipt.json: everything that the table says and what it rests on. */
 fw_status report_write_receipt(const struct session *session, const struct report *report,

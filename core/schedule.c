@@ -16,6 +16,12 @@ double schedule_scale(const struct schedule *schedule, int64_t step, double elap
     return scale > 0 ? scale : 0;
 }
 
+double schedule_lowest(const struct schedule *schedule) {
+    const bool only_warmup = schedule->steps > 0 && schedule->warmup_steps >= schedule->steps;
+    if (schedule->warmdown_steps <= 0 || only_warmup) return 1;
+    return schedule->seconds > 0 ? 0 : schedule_scale(schedule, schedule->steps - 1, 0);
+}
+
 bool schedule_done(const struct schedule *schedule, int64_t step, double elapsed) {
     if (schedule->steps > 0 && step >= schedule->steps) return true;
     return schedule->seconds > 0 && elapsed >= schedule->seconds;

@@ -19,6 +19,9 @@ struct schedule {
 /* Scale for step `step` (0 first) after `elapsed` seconds of training. */
 double schedule_scale(const struct schedule *schedule, int64_t step, double elapsed);
 
+/* The lowest scale that any step after the warm-up can have; 0 when the wall clock decides. */
+double schedule_lowest(const struct schedule *schedule);
+
 /* True when no further step should begin. */
 bool schedule_done(const struct schedule *schedule, int64_t step, double elapsed);
 

@@ -58,8 +58,9 @@ static fw_status check_size(const struct scorer *scorer, fw_error *error) {
     const struct artifact *artifact = &scorer->artifact;
     const struct model_keys *keys = &scorer->session.experiment->model;
     const double parameters =
-        (double)keys->width *
-        ((double)artifact->table->vocabulary + 2 * (double)keys->layers * (double)keys->mlp_width);
+        (double)keys->width * ((double)artifact->table->vocabulary +
+                               2 * (double)keys->layers * (double)keys->mlp_width) +
+        (double)keys->bigram_slots * (double)keys->bigram_width;
     double bytes = 0;
     for (uint32_t i = 0; i < artifact->n_streams; i++) {
         const fw_stream *stream = &artifact->streams[i];

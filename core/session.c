@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include <dirent.h>
 #include <limits.h>
 #include <math.h>
 #include <omp.h>
@@ -82,11 +83,24 @@ void session_close(struct session *session) {
     *session = (struct session){0};
 }
 
+static fw_status check_vocabulary(const struct session *session, fw_error *error) {
+    const int64_t wanted = session->experiment->model.vocabulary;
+    if (wanted == 0 || wanted == (int64_t)session->table->vocabulary) return FW_OK;
+    return fw_fail(error, FW_E_CONFIG,
+                   "%s: model.vocabulary = %lld, but the tokenizer %s has %u tokens (%s); name the "
+                   "tokenizer that the data were made with, or set model.vocabulary = %u",
+                   config_where(session->config, "model", "vocabulary"), (long long)wanted,
+                   session->experiment->tokenizer.entry->plugin->id, session->table->vocabulary,
+                   config_where(session->config, "tokenizer", "plugin"),
+                   session->table->vocabulary);
+}
+
 fw_status session_open_tokenizer(struct session *session, fw_error *error) {
     FW_TRY(tokenizer_open(session->host, &session->experiment->tokenizer, &session->tokenizer,
                           &session->tokenizer_self, error));
-    return token_table_from_tokenizer(session->tokenizer, session->tokenizer_self, &session->table,
-                                      error);
+    FW_TRY(token_table_from_tokenizer(session->tokenizer, session->tokenizer_self, &session->table,
+                                      error));
+    return check_vocabulary(session, error);
 }
 
 /* ---- corpora ---- */
@@ -179,20 +193,34 @@ const char *session_path(const struct session *session, const char *name) {
 
 /* Results of an earlier run must not stand beside the settings of this one. */
 static void remove_results(const struct session *session) {
-    static const char *const names[] = {"weights.fw", "model.fairway", "receipt.json", "log.jsonl",
-                                        "train.jsonl"};
+    static const char *const names[] = {"weights.fw",  "model.fairway", "receipt.json", "log.jsonl",
+                                        "train.jsonl", "code.tar.xz",   "results.json"};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         (void)remove(session_path(session, names[i]));
 }
 
-fw_status session_open_directory(struct session *session, const char *log_name, fw_error *error) {
+/* What a process that was killed while it wrote a checkpoint left behind. */
+static void remove_leftovers(const struct session *session) {
+    static const char leftover[] = CHECKPOINT_NAME ".tmp-";
+    DIR *directory = opendir(session->experiment->run.output);
+    if (directory == NULL) return;
+    for (const struct dirent *entry; (entry = readdir(directory)) != NULL;)
+        if (strncmp(entry->d_name, leftover, sizeof leftover - 1) == 0)
+            (void)remove(session_path(session, entry->d_name));
+    (void)closedir(directory);
+}
+
+fw_status session_open_directory(struct session *session, const char *log_name, bool resume,
+                                 fw_error *error) {
     FW_TRY(file_make_directories(session->experiment->run.output, error));
-    remove_results(session);
+    remove_leftovers(session);
+    if (!resume) remove_results(session);
     char *text = NULL;
     FW_TRY(config_text(session->config, NULL, &text, error));
     const fw_status status =
         file_write(session_path(session, "resolved.ini"), text, strlen(text), error);
     free(text);
     FW_TRY(status);
-    return log_open(session_path(session, log_name), &session->log, error);
+    const char *path = session_path(session, log_name);
+    return resume ? log_append(path, &session->log, error) : log_open(path, &session->log, error);
 }

@@ -10,6 +10,8 @@
 #include "progress.h"
 #include "token_table.h"
 
+#define CHECKPOINT_NAME "checkpoint.fw"
+
 struct session {
     struct registry *registry;
     struct config *config;
@@ -30,7 +32,7 @@ struct session {
 fw_status session_open(const struct arguments *arguments, const char *path, const char *text,
                        uint32_t bind, struct session *session, fw_error *error);
 
-/* The configured tokenizer and its token table. */
+/* The configured tokenizer and its token table. E_CONFIG: not of model.vocabulary tokens. */
 fw_status session_open_tokenizer(struct session *session, fw_error *error);
 
 /* [data] train and validation; the latter from validation or, with hold_out_every, from train. */
@@ -38,8 +40,10 @@ fw_status session_open_training(struct session *session, fw_error *error);
 fw_status session_open_validation(struct session *session, fw_error *error);
 
 /* Create the run directory, remove an earlier run's results from it, write the resolved INI and
- * open the log. */
-fw_status session_open_directory(struct session *session, const char *log_name, fw_error *error);
+ * open the log. To resume, the results stay and the log goes on. A checkpoint stays in either case,
+ * until the run writes its own: it carries the settings that it belongs to. */
+fw_status session_open_directory(struct session *session, const char *log_name, bool resume,
+                                 fw_error *error);
 
 /* DIRECTORY/NAME of the run, in a static buffer that the next call overwrites. */
 const char *session_path(const struct session *session, const char *name);

@@ -1,6 +1,7 @@
 /* Text that grows as it is written. */
 #include "text.h"
 
+#include <inttypes.h>
 #include <stdlib.h>
 
 static bool reserve(struct text *text, size_t more) {
@@ -36,4 +37,16 @@ fw_status text_finish(struct text *text, char **result, fw_error *error) {
     *result = text->bytes;
     *text = (struct text){.bytes = NULL};
     return FW_OK;
+}
+
+const char *text_with_commas(uint64_t value, char out[TEXT_COMMAS_BYTES]) {
+    char digits[24];
+    const int n = snprintf(digits, sizeof digits, "%" PRIu64, value);
+    int at = 0;
+    for (int i = 0; i < n; i++) {
+        if (i > 0 && (n - i) % 3 == 0) out[at++] = ',';
+        out[at++] = digits[i];
+    }
+    out[at] = '\0';
+    return out;
 }

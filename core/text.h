@@ -17,4 +17,8 @@ void text_put(struct text *text, const char *format, ...) FW_PRINTF(2, 3);
 /* Hand over the text, NUL-terminated; the caller frees it. E_MEMORY. */
 fw_status text_finish(struct text *text, char **result, fw_error *error);
 
+/* 26993756 -> "26,993,756". Returns `out`. */
+enum { TEXT_COMMAS_BYTES = 32 };
+const char *text_with_commas(uint64_t value, char out[TEXT_COMMAS_BYTES]);
+
 #endif

@@ -4,108 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "average.h"
-#include "batches.h"
 #include "clock.h"
-#include "optimize.h"
-#include "schedule.h"
-
-struct trainer {
-    const struct train_options *options;
-    struct log *log;
-    struct schedule schedule;
-    struct optimizers *optimizers;
-    struct averaging *averaging;
-    int64_t tokens;    /* T */
-    int64_t sequences; /* of one step */
-    int64_t micro;     /* sequences of one pass */
-    struct batches *batches;
-    int32_t *inputs, *targets;
-    int64_t step;
-    double elapsed;   /* training seconds so far */
-    double mean_loss; /* running mean, for the progress line and the result */
-};
-
-/* ---- one step ---- */
-
-static fw_status accumulate_gradients(struct trainer *t, fw_error *error) {
-    const int64_t rows = t->sequences * t->tokens;
-    const uint64_t first = (uint64_t)t->step * (uint64_t)t->sequences;
-    for (int64_t done = 0; done < t->sequences; done += t->micro) {
-        const int64_t n = t->sequences - done < t->micro ? t->sequences - done : t->micro;
-        batches_read(t->batches, first + (uint64_t)done, n, t->inputs, t->targets);
-        const struct model_batch batch = {t->inputs, t->targets, n, t->tokens};
-        FW_TRY(model_train_pass(t->options->model, &batch, 1.0f / (float)rows, done > 0, error));
-    }
-    return FW_OK;
-}
-
-/* Find the first tensor whose gradient is not finite and say so. */
-static fw_status report_not_finite(const struct trainer *t, double loss, fw_error *error) {
-    const struct model *model = t->options->model;
-    const int64_t n = model_arena_count(model);
-    const char *name = "the loss";
-    float *gradients = malloc((size_t)n * sizeof *gradients);
-    if (gradients != NULL &&
-        model_download(model, model_gradients(model), gradients, NULL) == FW_OK)
-        for (uint32_t i = model_n_weights(model); i-- > 0;) {
-            const int64_t end = i + 1 < model_n_weights(model) ? model_offset(model, i + 1) : n;
-            for (int64_t j = model_offset(model, i); j < end; j++)
-                if (!isfinite(gradients[j])) name = model_weight(model, i)->name;
-        }
-    free(gradients);
-    return fw_fail(
-        error, FW_E_NUMERIC,
-        "training stopped at step %" PRId64
-        ": the gradient of %s is not finite (loss %g nats per token); a lower learning rate or "
-        "a smaller run.gradient_clip may help",
-        t->step, name, loss);
-}
-
-static fw_status take_step(struct trainer *t, double scale, double *loss, fw_step *outcome,
-                           fw_error *error) {
-    const struct train_options *options = t->options;
-    FW_TRY(optimizers_prepare(t->optimizers, t->step, scale, error));
-    FW_TRY(accumulate_gradients(t, error));
-    FW_TRY(optimizers_step(t->optimizers, (float)options->experiment->run.gradient_clip, error));
-    FW_TRY(averaging_update(t->averaging, t->step, scale, error));
-    FW_TRY(model_read_loss(options->model, loss, error));
-    FW_TRY(optimizers_outcome(t->optimizers, outcome, error));
-    *loss /= (double)(t->sequences * t->tokens);
-    if (!isfinite(*loss) || outcome->finite == 0) return report_not_finite(t, *loss, error);
-    return FW_OK;
-}
-
-/* ---- reporting ---- */
-
-static double tokens_per_second(const struct trainer *t) {
-    const double tokens = (double)t->step * (double)(t->sequences * t->tokens);
-    return t->elapsed > 0 ? tokens / t->elapsed : 0;
-}
-
-static fw_status log_step(const struct trainer *t, double loss, const fw_step *outcome,
-                          double scale, fw_error *error) {
-    const int64_t every = t->options->experiment->run.log_every;
-    const bool last = schedule_done(&t->schedule, t->step, t->elapsed);
-    if (t->step % every != 0 && !last) return FW_OK;
-    cJSON *fields = cJSON_CreateObject();
-    (void)cJSON_AddNumberToObject(fields, "step", (double)t->step);
-    (void)cJSON_AddNumberToObject(fields, "loss", loss);
-    (void)cJSON_AddNumberToObject(fields, "gradient_norm", (double)outcome->gradient_norm);
-    (void)cJSON_AddNumberToObject(fields, "schedule", scale);
-    (void)cJSON_AddNumberToObject(fields, "tokens_per_second", tokens_per_second(t));
-    return log_event(t->log, "step", fields, error);
-}
-
-static void show_progress(const struct trainer *t, double loss) {
-    char total[32] = "", left[32];
-    if (t->schedule.steps > 0) (void)snprintf(total, sizeof total, "/%" PRId64, t->schedule.steps);
-    progress_update(t->options->progress,
-                    "train  step %" PRId64 "%s  loss %.4f  %.0f tokens/s  %s left", t->step, total,
-                    loss, tokens_per_second(t),
-                    format_duration(schedule_seconds_left(&t->schedule, t->step, t->elapsed), left,
-                                    sizeof left));
-}
+#include "train_internal.h"
 
 static fw_status maybe_validate(const struct trainer *t, fw_error *error) {
     const struct train_options *options = t->options;
@@ -128,19 +28,23 @@ static fw_status train_steps(struct trainer *t, fw_error *error) {
     while (!schedule_done(&t->schedule, t->step, t->elapsed)) {
         const double begin = clock_seconds();
         const double scale = schedule_scale(&t->schedule, t->step, t->elapsed);
+        const bool quantize = qat_begins(t->qat, t->step, scale);
         double loss = 0;
         fw_step outcome;
-        FW_TRY(take_step(t, scale, &loss, &outcome, error));
+        FW_TRY(train_step(t, scale, quantize, &loss, &outcome, error));
         t->elapsed += clock_seconds() - begin;
         t->step++;
         t->mean_loss = t->step == 1 ? loss : t->mean_loss + 0.05 * (loss - t->mean_loss);
-        FW_TRY(log_step(t, loss, &outcome, scale, error));
-        show_progress(t, t->mean_loss);
+        FW_TRY(train_log_step(t, loss, &outcome, scale, error));
+        train_show_progress(t);
+        FW_TRY(train_maybe_checkpoint(t, error));
         FW_TRY(maybe_validate(t, error));
     }
     progress_end(t->options->progress);
     return FW_OK;
 }
+
+/* ---- the end ---- */
 
 static double relative_distance(const float *a, const float *b, int64_t n) {
     double difference = 0, norm = 0;
@@ -152,18 +56,51 @@ static double relative_distance(const float *a, const float *b, int64_t n) {
     return norm > 0 ? sqrt(difference / norm) : sqrt(difference);
 }
 
-static fw_status export_weights(struct trainer *t, struct train_result *result, fw_error *error) {
-    const struct model *model = t->options->model;
-    const int64_t n = model_arena_count(model);
-    result->raw = calloc((size_t)n, sizeof *result->raw);
-    result->averaged = calloc((size_t)n, sizeof *result->averaged);
-    if (result->raw == NULL || result->averaged == NULL)
-        return fw_fail(error, FW_E_MEMORY, "no memory for the trained weights");
-    FW_TRY(model_download(model, model_masters(model), result->raw, error));
-    FW_TRY(averaging_result(t->averaging, result->averaged, error));
-    result->average_effect = relative_distance(result->averaged, result->raw, n);
+/* A feature that took no part is said at the end of the run: the weights are worth keeping. */
+static fw_status note_shortfall(struct train_result *result, fw_status status, const fw_error *why,
+                                fw_error *error) {
+    if (status != FW_OK && status != FW_E_LIMIT) return fw_fail(error, status, "%s", why->message);
+    if (status == FW_OK || result->shortfall != FW_OK) return FW_OK;
+    result->shortfall = status;
+    (void)snprintf(result->shortfall_message, sizeof result->shortfall_message, "%s", why->message);
     return FW_OK;
 }
+
+static fw_status export_average(struct trainer *t, struct train_result *result, fw_error *error) {
+    const int64_t n = model_arena_count(t->options->model);
+    fw_error why = {.struct_size = sizeof why};
+    if (!averaging_is_on(t->averaging)) return FW_OK;
+    float *averaged = malloc((size_t)n * sizeof *averaged);
+    if (averaged == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the averaged weights");
+    const fw_status status = averaging_result(t->averaging, averaged, &why);
+    if (status != FW_OK) {
+        free(averaged);
+        return note_shortfall(result, status, &why, error);
+    }
+    result->averaged = averaged;
+    result->averaged_is_raw = false;
+    result->average_effect = relative_distance(averaged, result->raw, n);
+    return FW_OK;
+}
+
+/* The optimizers go first: their state is as large as the copies of the weights that follow. */
+static fw_status export_weights(struct trainer *t, struct train_result *result, fw_error *error) {
+    const struct model *model = t->options->model;
+    fw_error why = {.struct_size = sizeof why};
+    const fw_status status = qat_state_effects(t->qat, &why);
+    FW_TRY(note_shortfall(result, status, &why, error));
+    optimizers_destroy(t->optimizers);
+    t->optimizers = NULL;
+    result->raw = malloc((size_t)model_arena_count(model) * sizeof *result->raw);
+    if (result->raw == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory for the trained weights");
+    result->averaged = result->raw;
+    result->averaged_is_raw = true;
+    FW_TRY(model_download(model, model_masters(model), result->raw, error));
+    return export_average(t, result, error);
+}
+
+/* ---- the whole ---- */
 
 int64_t train_micro_batch(const struct experiment *experiment) {
     const int64_t sequences = experiment->run.batch_tokens / experiment->data.sequence;
@@ -189,8 +126,11 @@ static fw_status trainer_open(struct trainer *t, fw_error *error) {
                           (uint64_t)run->seed, &t->batches, error));
     FW_TRY(optimizers_create(options->experiment, options->host, options->model, &t->optimizers,
                              error));
-    return averaging_create(&options->experiment->average, options->host, options->model,
-                            &t->averaging, error);
+    FW_TRY(averaging_create(&options->experiment->average, options->host, options->model,
+                            &t->averaging, error));
+    FW_TRY(qat_create(options->experiment, options->host, options->model, &t->schedule, &t->qat,
+                      error));
+    return options->resume ? train_find_checkpoint(t, error) : FW_OK;
 }
 
 fw_status trainer_create(const struct train_options *options, struct trainer **trainer,
@@ -208,6 +148,8 @@ fw_status trainer_create(const struct train_options *options, struct trainer **t
 
 void trainer_destroy(struct trainer *t) {
     if (t == NULL) return;
+    checkpoint_close(t->resumed);
+    qat_destroy(t->qat);
     averaging_destroy(t->averaging);
     optimizers_destroy(t->optimizers);
     free(t->targets);
@@ -216,22 +158,39 @@ void trainer_destroy(struct trainer *t) {
     free(t);
 }
 
+fw_status trainer_start(struct trainer *t, fw_error *error) {
+    fw_status status = train_prime(t, error);
+    if (status == FW_OK) status = train_restore(t, error);
+    progress_end(t->options->progress);
+    return status;
+}
+
+double trainer_elapsed(const struct trainer *t) { return t->elapsed; }
+
+static fw_status run_and_export(struct trainer *t, struct train_result *result, fw_error *error) {
+    if (t->resumed_at > 0) FW_TRY(train_log_at(t, "resume", error));
+    FW_TRY(train_steps(t, error));
+    const double begin = clock_seconds();
+    FW_TRY(export_weights(t, result, error));
+    result->average_seconds = clock_seconds() - begin;
+    return FW_OK;
+}
+
 fw_status trainer_run(struct trainer *t, struct log *log, struct train_result *result,
                       fw_error *error) {
     struct train_result made = {0};
     t->log = log;
-    fw_status status = train_steps(t, error);
-    if (status == FW_OK) status = export_weights(t, &made, error);
+    const fw_status status = run_and_export(t, &made, error);
     progress_end(t->options->progress);
-    if (status == FW_OK) {
-        made.steps = t->step;
-        made.tokens = (uint64_t)t->step * (uint64_t)(t->sequences * t->tokens);
-        made.seconds = t->elapsed;
-        made.loss = t->mean_loss;
-        *result = made;
-    } else {
+    if (status != FW_OK) {
         free(made.raw);
-        free(made.averaged);
+        return status;
     }
-    return status;
+    made.steps = t->step;
+    made.tokens = (uint64_t)t->step * (uint64_t)(t->sequences * t->tokens);
+    made.seconds = t->elapsed;
+    made.checkpoint_seconds = t->checkpoint_seconds;
+    made.loss = t->mean_loss;
+    *result = made;
+    return FW_OK;
 }

@@ -16,16 +16,22 @@ static inline float gelu_gate(float x) {
     return cpu_sigmoid(2.0f * GELU_RATE * (x + GELU_CUBE * x * x * x));
 }
 
-static inline float gelu_slope(float x) {
-    const float gate = gelu_gate(x);
-    const float du = 2.0f * GELU_RATE * (1.0f + 3.0f * GELU_CUBE * x * x);
-    return gate + x * gate * (1.0f - gate) * du;
+/* s + weight * s (1 - s) with s = sigmoid(z): what a gate's slope is made of. With e = exp(-|z|),
+ * s (1 - s) = e / (1 + e)^2 for either sign; 1 - s itself would cancel where the gate is open, and
+ * `weight` there is large: at x = 5 the slope of GELU would be off by 2e-6. */
+static inline float gate_slope(float z, float weight) {
+    const float e = cpu_exp(-fabsf(z)), open = 1.0f / (1.0f + e);
+    return (z < 0.0f ? e * open : open) + weight * (e * open * open);
 }
 
-static inline float silu_slope(float x) {
-    const float s = cpu_sigmoid(x);
-    return s * (1.0f + x * (1.0f - s));
+/* Beyond 20 the slope is 0 or 1, as at 20, and the cube of x need not fit float32. */
+static inline float gelu_slope(float x) {
+    const float least = x < -20.0f ? -20.0f : x, v = least > 20.0f ? 20.0f : least;
+    const float u = v + GELU_CUBE * v * v * v, du = 1.0f + 3.0f * GELU_CUBE * v * v;
+    return gate_slope(2.0f * GELU_RATE * u, v * 2.0f * GELU_RATE * du);
 }
+
+static inline float silu_slope(float x) { return gate_slope(x, x); }
 
 /* One span of elements, on one thread; `d_out` is NULL in the forward pass. */
 typedef void span(const float *x, const float *d_out, float *to, int64_t n, float slope);

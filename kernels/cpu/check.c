@@ -68,6 +68,17 @@ fw_status cpu_check_matrix(const char *op, const char *name, const fw_tensor *te
     return FW_OK;
 }
 
+fw_status cpu_check_sequences(const char *op, const char *name, const fw_tensor *tensor,
+                              const int64_t shape[3], fw_error *error) {
+    FW_TRY(check_present(op, name, tensor, FW_F32, error));
+    FW_TRY(check_shape(op, name, tensor, 3, shape, error));
+    for (uint32_t i = 0; i < 2; i++)
+        if (tensor->shape[i] > 1 && tensor->stride[i] < tensor->shape[2])
+            return fw_fail(error, FW_E_SHAPE, "%s: rows of %s overlap: stride %lld, %lld channels",
+                           op, name, (long long)tensor->stride[i], (long long)tensor->shape[2]);
+    return FW_OK;
+}
+
 fw_status cpu_check_heads(const char *op, const char *name, const fw_tensor *tensor,
                           const int64_t shape[4], fw_error *error) {
     FW_TRY(check_present(op, name, tensor, FW_F32, error));

@@ -10,7 +10,7 @@
 /* Widest head that attention and q/k norm take: bounds the tiles in the workspace. */
 #define CPU_MAX_HEAD 512
 
-/* Widest row of residual_norm: five vectors of it stand in the workspace. */
+/* Widest row of residual_norm and smear: up to six vectors of it stand in the workspace. */
 #define CPU_MAX_WIDTH 65536
 
 /* Scratch of each thread, allocated once with the device. */
@@ -44,17 +44,27 @@ static inline float *cpu_row(const fw_tensor *matrix, int64_t row) {
 /* ---- checks: E_ARGUMENT for what is absent, E_UNSUPPORTED for dtypes and layouts, E_SHAPE -------
  * `op` and `name` go into the message. A dimension or count of -1 is not compared. */
 
-/* Refuses NULL and structs older than the first version of the interface. */
+/* Refuses NULL and structs older than the first version of the interface, which for most ops is the
+ * struct as it stands. Where fields were appended, `last` is the last member of that version, and
+ * the op asks FW_COVERS before it reads what came later. */
 #define CPU_ARGUMENTS(op, device, arguments, error)                                                \
     do {                                                                                           \
         if ((device) == NULL || (arguments) == NULL ||                                             \
             (arguments)->struct_size < sizeof *(arguments))                                        \
             return fw_fail(error, FW_E_ARGUMENT, "%s: struct_size is not set", op);                \
     } while (0)
+#define CPU_ARGUMENTS_SINCE(op, device, arguments, last, error)                                    \
+    do {                                                                                           \
+        if ((device) == NULL || (arguments) == NULL || !FW_COVERS(arguments, last))                \
+            return fw_fail(error, FW_E_ARGUMENT, "%s: struct_size is not set", op);                \
+    } while (0)
 
 /* Rank 2, last stride 1. */
 fw_status cpu_check_matrix(const char *op, const char *name, const fw_tensor *tensor,
                            uint32_t dtype, int64_t rows, int64_t columns, fw_error *error);
+/* Rank 3 [B,T,C], F32, last stride 1. */
+fw_status cpu_check_sequences(const char *op, const char *name, const fw_tensor *tensor,
+                              const int64_t shape[3], fw_error *error);
 /* Rank 4, last stride 1. */
 fw_status cpu_check_heads(const char *op, const char *name, const fw_tensor *tensor,
                           const int64_t shape[4], fw_error *error);
@@ -109,6 +119,8 @@ fw_status cpu_newton_schulz(fw_device *, const fw_newton_schulz *, fw_error *);
 fw_status cpu_apply_update(fw_device *, const fw_apply_update *, fw_error *);
 fw_status cpu_row_absmax(fw_device *, const fw_row_absmax *, fw_error *);
 fw_status cpu_fake_quantize(fw_device *, const fw_fake_quantize *, fw_error *);
+fw_status cpu_smear_forward(fw_device *, const fw_smear *, fw_error *);
+fw_status cpu_smear_backward(fw_device *, const fw_smear *, fw_error *);
 
 /* ---- memory ---- */
 

@@ -22,6 +22,22 @@ static void cap_chunk(const float *x, float *z, int64_t n, float cap) {
     }
 }
 
+/* The same, with its slope 1 - (z / cap)^2, or 1. */
+static void bend_chunk(const float *x, float *z, float *slope, int64_t n, float cap) {
+    const float inverse = cap > 0.0f ? 1.0f / cap : 0.0f;
+    if (!(cap > 0.0f)) {
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++) z[i] = x[i], slope[i] = 1.0f;
+        return;
+    }
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+        const cpu_bend bend = cpu_tanh_bend(x[i] * inverse);
+        z[i] = cap * bend.value;
+        slope[i] = bend.slope;
+    }
+}
+
 /* Sums over a row, relative to a maximum: of e^z and, for the entropy, of e^z (z - maximum). */
 typedef struct running {
     float maximum;
@@ -105,24 +121,20 @@ static void backward_row(const fw_cross_entropy *p, int64_t row) {
     const int64_t n = p->logits.shape[1];
     const int32_t target = ((const int32_t *)p->targets.data)[row];
     const float logarithm = ((const float *)p->log_sum_exp.data)[row];
-    const float inverse = p->softcap > 0.0f ? 1.0f / p->softcap : 0.0f;
     const float d_loss = target < 0 ? 0.0f : p->d_loss, *x = cpu_row(&p->logits, row);
-    float *d_x = cpu_row(&p->d_logits, row), z[CHUNK], at_target = 0.0f;
-    if (target >= 0) cap_chunk(x + target, &at_target, 1, p->softcap);
+    float *d_x = cpu_row(&p->d_logits, row), z[CHUNK], slope[CHUNK], at_target, target_slope = 0.0f;
+    if (target >= 0) bend_chunk(x + target, &at_target, &target_slope, 1, p->softcap);
     for (int64_t i = 0; i < n; i += CHUNK) {
         const int64_t count = cpu_min(CHUNK, n - i);
-        cap_chunk(x + i, z, count, p->softcap);
+        bend_chunk(x + i, z, slope, count, p->softcap);
 #pragma omp simd
-        for (int64_t j = 0; j < count; j++) {
-            const float t = z[j] * inverse;
-            d_x[i + j] = d_loss * cpu_exp(z[j] - logarithm) * (1.0f - t * t);
-        }
+        for (int64_t j = 0; j < count; j++)
+            d_x[i + j] = d_loss * cpu_exp(z[j] - logarithm) * slope[j];
     }
-    const float t = at_target * inverse;
     if (target < 0)
         for (int64_t i = 0; i < n; i++) d_x[i] = 0.0f;
     else
-        d_x[target] -= d_loss * (1.0f - t * t);
+        d_x[target] -= d_loss * target_slope;
 }
 
 fw_status cpu_cross_entropy_backward(fw_device *device, const fw_cross_entropy *p,

@@ -38,7 +38,9 @@ static const fw_ops ops = {.struct_size = sizeof(fw_ops),
                            .newton_schulz = cpu_newton_schulz,
                            .apply_update = cpu_apply_update,
                            .row_absmax = cpu_row_absmax,
-                           .fake_quantize = cpu_fake_quantize};
+                           .fake_quantize = cpu_fake_quantize,
+                           .smear_forward = cpu_smear_forward,
+                           .smear_backward = cpu_smear_backward};
 
 static fw_status count(uint32_t *n, fw_error *error) {
     if (n == NULL) return fw_fail(error, FW_E_ARGUMENT, "cpu: count is NULL");

@@ -1,8 +1,8 @@
 /* The residual stream in one pass: a weighted sum of two rows and the norm that follows it, forward
- * and backward. Optional operands are replaced by rows of ones or zeros in the workspace, so that
- * one loop serves every case. Gradients of the weights are summed in double, each thread over its
- * own contiguous rows, then over threads in order: the result depends on the number of threads but
- * never on timing. */
+ * and backward. A weight that is absent or one value for all channels becomes a row in the
+ * workspace, an absent operand a row of zeros, so that one loop serves every case. Gradients of the
+ * weights are summed in double, each thread over its own contiguous rows, then over threads in
+ * order: the result depends on the number of threads but never on timing. */
 #include "cpu.h"
 
 #include <math.h>
@@ -12,21 +12,34 @@
 /* What one thread works with, carved from its workspace. */
 typedef struct scratch {
     double *d_weight_a, *d_weight_b;
-    float *ones, *zeros, *sink;
+    const float *weight_a, *weight_b; /* the call's, or rows that stand for them */
+    float *zeros, *sink;
 } scratch;
 
-_Static_assert(CPU_MAX_WIDTH *(2 * sizeof(double) + 3 * sizeof(float)) <= CPU_WORKSPACE_BYTES,
+_Static_assert(CPU_MAX_WIDTH *(2 * sizeof(double) + 4 * sizeof(float)) <= CPU_WORKSPACE_BYTES,
                "a residual row must fit the workspace");
 
-static scratch carve(const cpu_device *cpu, int thread, int64_t width) {
+/* The weight as one value per channel: its own row where it is one, else `row` filled with its only
+ * value, or with ones where it is absent. */
+static const float *weight_row(const fw_tensor *weight, float *row, int64_t width) {
+    const float *values = (const float *)weight->data;
+    if (values != NULL && fw_tensor_count(weight) == width) return values;
+    const float value = values == NULL ? 1.0f : values[0];
+    for (int64_t i = 0; i < width; i++) row[i] = value;
+    return row;
+}
+
+static scratch carve(const cpu_device *cpu, const fw_residual_norm *p, int thread, int64_t width) {
     scratch s = {.d_weight_a = (double *)cpu_workspace(cpu, thread)};
     s.d_weight_b = s.d_weight_a + width;
-    s.ones = (float *)(s.d_weight_b + width);
-    s.zeros = s.ones + width;
+    s.zeros = (float *)(s.d_weight_b + width);
     s.sink = s.zeros + width;
+    s.weight_a = weight_row(&p->weight_a, s.sink + width, width);
+    const fw_tensor ones = fw_absent();
+    const int uses_b = p->b.data != NULL || p->d_b.data != NULL; /* else 0 * weight_b may be NaN */
+    s.weight_b = weight_row(uses_b ? &p->weight_b : &ones, s.sink + 2 * width, width);
     for (int64_t i = 0; i < width; i++) {
         s.d_weight_a[i] = s.d_weight_b[i] = 0.0;
-        s.ones[i] = 1.0f;
         s.zeros[i] = 0.0f;
     }
     return s;
@@ -36,13 +49,9 @@ static const float *row_or(const fw_tensor *matrix, int64_t row, const float *fa
     return matrix->data == NULL ? fallback : cpu_row(matrix, row);
 }
 
-static const float *vector_or(const fw_tensor *vector, const float *fallback) {
-    return vector->data == NULL ? fallback : (const float *)vector->data;
-}
-
 static void forward_row(const fw_residual_norm *p, const scratch *s, int64_t row, int64_t width) {
     const float *a = cpu_row(&p->a, row), *b = row_or(&p->b, row, s->zeros);
-    const float *wa = vector_or(&p->weight_a, s->ones), *wb = vector_or(&p->weight_b, s->ones);
+    const float *wa = s->weight_a, *wb = s->weight_b;
     float *sum = cpu_row(&p->sum, row), squares = 0.0f;
 #pragma omp simd reduction(+ : squares)
     for (int64_t i = 0; i < width; i++) {
@@ -92,16 +101,41 @@ static void backward_row(const fw_residual_norm *p, const scratch *s, int64_t ro
     if (p->d_weight_b.data != NULL)
         add_weight_gradient(s->d_weight_b, d, cpu_row(&p->b, row), width);
     if (p->d_b.data != NULL) {
-        const float *wb = vector_or(&p->weight_b, s->ones), keep = p->accumulate_b ? 1.0f : 0.0f;
+        const float *wb = s->weight_b, keep = p->accumulate_b ? 1.0f : 0.0f;
         float *d_b = cpu_row(&p->d_b, row);
 #pragma omp simd
         for (int64_t i = 0; i < width; i++) d_b[i] = (keep > 0.0f ? d_b[i] : 0.0f) + d[i] * wb[i];
     }
     if (p->d_a.data == NULL) return;
-    const float *wa = vector_or(&p->weight_a, s->ones);
+    const float *wa = s->weight_a;
     float *d_a = cpu_row(&p->d_a, row);
 #pragma omp simd
     for (int64_t i = 0; i < width; i++) d_a[i] = d[i] * wa[i];
+}
+
+static fw_status check_optional(const char *op, const char *name, const fw_tensor *tensor,
+                                int64_t rows, int64_t width, fw_error *error) {
+    if (tensor->data == NULL) return FW_OK;
+    return cpu_check_matrix(op, name, tensor, FW_F32, rows, width, error);
+}
+
+/* One value per channel or one for all; absent is allowed too. */
+static fw_status check_weight(const char *op, const char *name, const fw_tensor *weight,
+                              int64_t width, fw_error *error) {
+    if (weight->data == NULL) return FW_OK;
+    FW_TRY(cpu_check_packed(op, name, weight, FW_F32, -1, error));
+    const int64_t count = fw_tensor_count(weight);
+    if (count == width || count == 1) return FW_OK;
+    return fw_fail(error, FW_E_SHAPE, "%s: %s has %lld values, expected %lld or one for all", op,
+                   name, (long long)count, (long long)width);
+}
+
+/* A gradient has its weight's shape; where the weight is absent (ones), either. */
+static fw_status check_weight_gradient(const char *op, const char *name, const fw_tensor *gradient,
+                                       const fw_tensor *weight, int64_t width, fw_error *error) {
+    FW_TRY(check_weight(op, name, gradient, width, error));
+    if (gradient->data == NULL || weight->data == NULL) return FW_OK;
+    return cpu_check_packed(op, name, gradient, FW_F32, fw_tensor_count(weight), error);
 }
 
 static fw_status check_forward(const fw_residual_norm *p, fw_error *error) {
@@ -112,11 +146,9 @@ static fw_status check_forward(const fw_residual_norm *p, fw_error *error) {
         return fw_fail(error, FW_E_UNSUPPORTED, "%s: a has %lld columns, at most %d are supported",
                        op, (long long)width, CPU_MAX_WIDTH);
     FW_TRY(cpu_check_matrix(op, "sum", &p->sum, FW_F32, rows, width, error));
-    if (p->weight_a.data != NULL)
-        FW_TRY(cpu_check_packed(op, "weight_a", &p->weight_a, FW_F32, width, error));
-    if (p->b.data != NULL) FW_TRY(cpu_check_matrix(op, "b", &p->b, FW_F32, rows, width, error));
-    if (p->b.data != NULL && p->weight_b.data != NULL)
-        FW_TRY(cpu_check_packed(op, "weight_b", &p->weight_b, FW_F32, width, error));
+    FW_TRY(check_weight(op, "weight_a", &p->weight_a, width, error));
+    FW_TRY(check_weight(op, "weight_b", &p->weight_b, width, error));
+    FW_TRY(check_optional(op, "b", &p->b, rows, width, error));
     if (p->out.data == NULL) return FW_OK;
     FW_TRY(cpu_check_matrix(op, "out", &p->out, FW_F32, rows, width, error));
     return cpu_check_packed(op, "inverse_rms", &p->inverse_rms, FW_F32, rows, error);
@@ -129,26 +161,24 @@ fw_status cpu_residual_norm_forward(fw_device *device, const fw_residual_norm *p
     const int64_t rows = p->a.shape[0], width = p->a.shape[1];
 #pragma omp parallel num_threads(cpu->threads) if (rows * width > CPU_PARALLEL_ELEMENTS)
     {
-        const scratch s = carve(cpu, omp_get_thread_num(), width);
+        const scratch s = carve(cpu, p, omp_get_thread_num(), width);
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < rows; i++) forward_row(p, &s, i, width);
     }
     return FW_OK;
 }
 
-static fw_status check_optional(const char *op, const char *name, const fw_tensor *tensor,
-                                int64_t rows, int64_t width, fw_error *error) {
-    if (tensor->data == NULL) return FW_OK;
-    if (rows < 0) return cpu_check_packed(op, name, tensor, FW_F32, width, error);
-    return cpu_check_matrix(op, name, tensor, FW_F32, rows, width, error);
-}
-
 /* The rows and columns of a backward call, from whichever of its matrices is there. */
 static fw_status check_backward(const fw_residual_norm *p, int64_t *rows, int64_t *width,
                                 fw_error *error) {
     const char *op = "residual_norm_backward";
-    const fw_tensor *any = p->d_a.data != NULL ? &p->d_a : p->d_b.data != NULL ? &p->d_b : &p->a;
-    FW_TRY(cpu_check_matrix(op, "d_a", any, FW_F32, -1, -1, error));
+    const fw_tensor *matrices[] = {&p->d_a, &p->d_b, &p->a, &p->b};
+    const char *names[] = {"d_a", "d_b", "a", "b"};
+    int first = 0;
+    for (int i = 3; i >= 0; i--)
+        if (matrices[i]->data != NULL) first = i;
+    const fw_tensor *any = matrices[first];
+    FW_TRY(cpu_check_matrix(op, names[first], any, FW_F32, -1, -1, error));
     const int64_t n = any->shape[0], c = any->shape[1];
     if (c > CPU_MAX_WIDTH)
         return fw_fail(error, FW_E_UNSUPPORTED, "%s: rows of %lld, at most %d are supported", op,
@@ -156,10 +186,10 @@ static fw_status check_backward(const fw_residual_norm *p, int64_t *rows, int64_
     FW_TRY(check_optional(op, "d_b", &p->d_b, n, c, error));
     FW_TRY(check_optional(op, "d_sum", &p->d_sum, n, c, error));
     FW_TRY(check_optional(op, "d_out", &p->d_out, n, c, error));
-    FW_TRY(check_optional(op, "weight_a", &p->weight_a, -1, c, error));
-    FW_TRY(check_optional(op, "weight_b", &p->weight_b, -1, c, error));
-    FW_TRY(check_optional(op, "d_weight_a", &p->d_weight_a, -1, c, error));
-    FW_TRY(check_optional(op, "d_weight_b", &p->d_weight_b, -1, c, error));
+    FW_TRY(check_weight(op, "weight_a", &p->weight_a, c, error));
+    FW_TRY(check_weight(op, "weight_b", &p->weight_b, c, error));
+    FW_TRY(check_weight_gradient(op, "d_weight_a", &p->d_weight_a, &p->weight_a, c, error));
+    FW_TRY(check_weight_gradient(op, "d_weight_b", &p->d_weight_b, &p->weight_b, c, error));
     if (p->d_weight_a.data != NULL) FW_TRY(cpu_check_matrix(op, "a", &p->a, FW_F32, n, c, error));
     if (p->d_weight_b.data != NULL) FW_TRY(cpu_check_matrix(op, "b", &p->b, FW_F32, n, c, error));
     if (p->d_out.data != NULL) {
@@ -171,15 +201,18 @@ static fw_status check_backward(const fw_residual_norm *p, int64_t *rows, int64_
     return FW_OK;
 }
 
-/* The threads' sums, in order of thread. */
+/* The threads' sums, in order of thread; over all channels where the weight is one value. */
 static void store_weight_gradient(const fw_tensor *to, const cpu_device *cpu, int threads,
                                   int64_t width, int second, uint32_t accumulate) {
     float *out = (float *)to->data;
     if (out == NULL) return;
-    for (int64_t i = 0; i < width; i++) {
+    const int64_t n = cpu_min(fw_tensor_count(to), width), each = n > 0 ? width / n : 0;
+    for (int64_t i = 0; i < n; i++) {
         double total = accumulate ? (double)out[i] : 0.0;
-        for (int t = 0; t < threads; t++)
-            total += ((const double *)cpu_workspace(cpu, t))[second * width + i];
+        for (int t = 0; t < threads; t++) {
+            const double *sums = (const double *)cpu_workspace(cpu, t) + second * width;
+            for (int64_t c = i * each; c < (i + 1) * each; c++) total += sums[c];
+        }
         out[i] = (float)total;
     }
 }
@@ -193,7 +226,7 @@ fw_status cpu_residual_norm_backward(fw_device *device, const fw_residual_norm *
     int threads = 1;
 #pragma omp parallel num_threads(cpu->threads) if (rows * width > CPU_PARALLEL_ELEMENTS)
     {
-        const scratch s = carve(cpu, omp_get_thread_num(), width);
+        const scratch s = carve(cpu, p, omp_get_thread_num(), width);
 #pragma omp single
         threads = omp_get_num_threads();
 #pragma omp for schedule(static)

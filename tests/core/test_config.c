@@ -284,6 +284,29 @@ static void hash_of(const char *text, char hash[65]) {
     config_destroy(config);
 }
 
+/* Runs that differ in their seeds alone are one experiment. */
+static void hashes_without_seeds(void **state) {
+    (void)state;
+    static const char *const texts[] = {"seed = 1\n", "seed = 2\n", "seed = 1\nseeds = 1, 2\n",
+                                        "seed = 1\nlog_every = 7\n"};
+    char whole[4][65], seedless[4][65];
+    for (int i = 0; i < 4; i++) {
+        char text[256];
+        (void)snprintf(text, sizeof text, STEPS "%s", texts[i]);
+        struct config *config = NULL;
+        const struct experiment *e = resolve(text, NULL, &config);
+        memcpy(whole[i], e->hash, 65);
+        memcpy(seedless[i], e->seedless_hash, 65);
+        config_destroy(config);
+    }
+    assert_string_not_equal(whole[0], whole[1]);
+    assert_string_equal(seedless[0], seedless[1]);
+    assert_string_equal(whole[0], whole[2]);
+    assert_string_equal(seedless[0], seedless[2]);
+    assert_string_not_equal(seedless[0], seedless[3]);
+    assert_string_not_equal(whole[0], seedless[0]);
+}
+
 /* Folders do not count, names do. */
 static void hashes_without_folders(void **state) {
     (void)state;
@@ -439,15 +462,25 @@ int main(void) {
     (void)unsetenv("FAIRWAY_PLUGIN_PATH");
     (void)setenv("HOME", "/nonexistent", 1);
     const struct CMUnitTest tests[] = {
-        in_workspace(defaults),    in_workspace(core_values),
-        in_workspace(bounds),      in_workspace(cross_checks),
-        in_workspace(plugin_keys), in_workspace(layers),
-        in_workspace(paths),       in_workspace(plugin_paths),
-        in_workspace(round_trip),  in_workspace(selected_sections),
-        in_workspace(hashes),      in_workspace(hashes_without_folders),
-        in_workspace(places),      in_workspace(partial_binding),
-        in_workspace(swap),        in_workspace(text_needs_resolving),
-        in_workspace(reference),   in_workspace(counterparts),
+        in_workspace(defaults),
+        in_workspace(core_values),
+        in_workspace(bounds),
+        in_workspace(cross_checks),
+        in_workspace(plugin_keys),
+        in_workspace(layers),
+        in_workspace(paths),
+        in_workspace(plugin_paths),
+        in_workspace(round_trip),
+        in_workspace(selected_sections),
+        in_workspace(hashes),
+        in_workspace(hashes_without_folders),
+        in_workspace(hashes_without_seeds),
+        in_workspace(places),
+        in_workspace(partial_binding),
+        in_workspace(swap),
+        in_workspace(text_needs_resolving),
+        in_workspace(reference),
+        in_workspace(counterparts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

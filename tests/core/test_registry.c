@@ -54,7 +54,7 @@ static void not_a_module(void **state) {
 
 static void needs_a_newer_host(void **state) {
     (void)state;
-    refused("newer", FW_E_ABI, "0.999", "0.1");
+    refused("newer", FW_E_ABI, "0.999", "0.2");
 }
 
 static void wrong_descriptions(void **state) {

@@ -160,28 +160,46 @@ void fetch_step(fw_step *to, const fw_step *from) {
     check(device->copy_to_host(device, to, from, sizeof *to, &error), &error);
 }
 
-/* |a - b| relative to |b|; a NaN anywhere gives NaN, which no comparison with a limit passes. */
-static double distance(const double *a, const double *b, int64_t n) {
-    double difference = 0.0, norm = 0.0;
-    for (int64_t i = 0; i < n; i++) {
-        difference += (a[i] - b[i]) * (a[i] - b[i]);
-        norm += b[i] * b[i];
-    }
-    return norm > 0.0 ? sqrt(difference / norm) : sqrt(difference);
+static double magnitude(const double *a, int64_t n) {
+    double squares = 0.0;
+    for (int64_t i = 0; i < n; i++) squares += a[i] * a[i];
+    return sqrt(squares);
+}
+
+/* |a - b|; a NaN anywhere gives NaN, which no comparison with a limit passes. */
+static double difference(const double *a, const double *b, int64_t n) {
+    double squares = 0.0;
+    for (int64_t i = 0; i < n; i++) squares += (a[i] - b[i]) * (a[i] - b[i]);
+    return sqrt(squares);
 }
 
 void expect_close(const char *what, array *got, const double *want, double limit) {
     fetch(got);
-    const double error = distance(got->host, want, got->n);
-    if (!(error <= limit))
-        fail_msg("%s: relative error %.3g over %lld elements, at most %.3g allowed", what, error,
-                 (long long)got->n, limit);
+    const double norm = magnitude(want, got->n), error = difference(got->host, want, got->n);
+    if (!(error <= limit * (norm > 0.0 ? norm : 1.0)))
+        fail_msg("%s: error %.3g of %.3g over %lld elements, at most %.3g of it allowed", what,
+                 error, norm, (long long)got->n, limit);
+}
+
+void expect_close_sum(const char *what, array *got, const double *want, const double *size,
+                      double limit) {
+    fetch(got);
+    const double error = difference(got->host, want, got->n);
+    const double norm = magnitude(size, got->n);
+    if (!(error <= limit * norm))
+        fail_msg("%s: error %.3g, terms of %.3g over %lld elements, at most %.3g of them allowed",
+                 what, error, norm, (long long)got->n, limit);
 }
 
 void expect_gradient(const char *what, array *got, double *x, objective *f, void *context,
                      double limit) {
+    expect_gradient_sum(what, got, x, f, context, NULL, limit);
+}
+
+void expect_gradient_sum(const char *what, array *got, double *x, objective *f, void *context,
+                         const double *size, double limit) {
     fetch(got);
-    double device_values[SAMPLES], differences[SAMPLES];
+    double device_values[SAMPLES], differences[SAMPLES], sizes[SAMPLES];
     const int64_t samples = got->n < SAMPLES ? got->n : SAMPLES;
     for (int64_t s = 0; s < samples; s++) {
         const int64_t i = samples == got->n ? s : between(0, got->n - 1);
@@ -192,17 +210,21 @@ void expect_gradient(const char *what, array *got, double *x, objective *f, void
         const double below = f(context);
         x[i] = kept;
         device_values[s] = got->host[i];
+        sizes[s] = size == NULL ? 0.0 : size[i];
         differences[s] = (above - below) / (2.0 * step);
     }
     /* f is rounded to double, and the quotient by the step magnifies that: where all sampled slopes
      * are tiny beside f, it is all that a difference can tell. */
-    const double zeros[SAMPLES] = {0};
-    const double norm = distance(differences, zeros, samples);
+    double norm = magnitude(size == NULL ? differences : sizes, samples);
+    /* A gradient that is zero because its terms cancel (queries that see one key) has nothing to be
+     * relative to but those terms, and inputs here are of the size of 1. */
+    if (size == NULL && !(norm > 0.0)) norm = 1.0;
     const double noise = 1e-15 * fabs(f(context)) / 1e-5 * sqrt((double)samples);
-    const double error = distance(device_values, differences, samples);
-    if (!(error * norm <= limit * norm + noise))
-        fail_msg("%s: relative error %.3g against finite differences at %lld places, at most %.3g",
-                 what, error, (long long)samples, limit);
+    const double error = difference(device_values, differences, samples);
+    if (!(error <= limit * norm + noise))
+        fail_msg("%s: error %.3g of %.3g against finite differences at %lld places, at most %.3g "
+                 "of it and %.3g allowed",
+                 what, error, norm, (long long)samples, limit, noise);
 }
 
 static size_t bytes_of(array **outputs, size_t n) {

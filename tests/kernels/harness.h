@@ -40,11 +40,23 @@ double tolerance(double f32, double bf16);
 /* Fetches `got` and fails unless |got - want| <= limit * |want| over all elements. */
 void expect_close(const char *what, array *got, const double *want, double limit);
 
+/* The same with |got - want| <= limit * |size|, where `size` holds |a| + |b| of each sum a + b.
+ * Where a and b nearly cancel, float32's rounding of a and b alone is many units of the sum,
+ * whatever the kernel does: for one AdamW element, 0.0065992 - 0.0074228 = -0.0008235 came out one
+ * unit of 0.0074228 off, which is 5e-7 of the sum. A bound by the sum would be one on the draw, not
+ * on the op. */
+void expect_close_sum(const char *what, array *got, const double *want, const double *size,
+                      double limit);
+
 /* Fails unless `got` agrees with the derivative of `objective` by `x`, by central differences, on
  * up to 96 coordinates drawn at random. */
 typedef double objective(void *context);
 void expect_gradient(const char *what, array *got, double *x, objective *f, void *context,
                      double limit);
+/* The same with the limit relative to `size`, as in expect_close_sum: for gradients that are sums
+ * over many rows, of which a few, or one, may happen to cancel. */
+void expect_gradient_sum(const char *what, array *got, double *x, objective *f, void *context,
+                         const double *size, double limit);
 
 /* Call ops->member(arguments), fail with its message unless it returns FW_OK. */
 #define RUN(member, arguments)                                                                     \

@@ -37,6 +37,15 @@ void reference_residual(const double *a, const double *weight_a, const double *b
     }
 }
 
+void reference_smear(const double *x, const double *gate, double *out, int64_t batch,
+                     int64_t tokens, int64_t width) {
+    for (int64_t i = 0; i < batch * tokens * width; i++) {
+        const double g = 1.0 / (1.0 + exp(-gate[i % width]));
+        const double before = i / width % tokens > 0 ? x[i - width] : 0.0;
+        out[i] = (1.0 - g) * x[i] + g * before;
+    }
+}
+
 void reference_rope_table(double *cosine, double *sine, int64_t positions, int64_t dimensions,
                           int64_t offset, double base) {
     const int64_t half = dimensions / 2;

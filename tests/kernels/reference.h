@@ -17,6 +17,10 @@ void reference_rmsnorm(const double *x, double *out, double *inverse_rms, int64_
 void reference_residual(const double *a, const double *weight_a, const double *b,
                         const double *weight_b, double *sum, int64_t rows, int64_t width);
 
+/* out[b,t] = (1 - g) x[b,t] + g x[b,t-1] with g = sigmoid(gate); x, out [batch, tokens, width]. */
+void reference_smear(const double *x, const double *gate, double *out, int64_t batch,
+                     int64_t tokens, int64_t width);
+
 /* cosine, sine [positions, dimensions/2] */
 void reference_rope_table(double *cosine, double *sine, int64_t positions, int64_t dimensions,
                           int64_t offset, double base);

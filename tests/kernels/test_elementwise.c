@@ -83,6 +83,31 @@ static void test_activations_where_exp_overflows(void **state) {
     }
 }
 
+/* Where a gate is nearly open its slope is a product of a tiny and a large factor: no place may be
+ * far off, not only the sum over all. */
+static void test_activation_slopes_everywhere(void **state) {
+    enum { N = 12001 };
+    static double x[N], ones[N];
+    for (int i = 0; i < N; i++) x[i] = (i - N / 2) / 400.0 + 1e-4, ones[i] = 1.0;
+    for (uint32_t kind = FW_GELU_TANH; kind <= FW_SILU; kind++) {
+        activation_problem p = make_activation(kind, N);
+        array *at = make_values(x, N, compute);
+        p.call.x.data = at->memory;
+        p.call.d_out.data = make_values(ones, N, compute)->memory;
+        RUN(activation_backward, &p.call);
+        fetch(p.d_x);
+        for (int i = 0; i < N; i++) {
+            const double v = at->host[i], h = 1e-5;
+            const double want =
+                (reference_activation(kind, 0.5, v + h) - reference_activation(kind, 0.5, v - h)) /
+                (2.0 * h);
+            if (!(fabs(p.d_x->host[i] - want) <= tolerance(4e-7, 1e-2)))
+                fail_msg("kind %u at %g: %.9g, expected %.9g", kind, v, p.d_x->host[i], want);
+        }
+        teardown(state);
+    }
+}
+
 static void test_activation_tails(void **state) {
     (void)state;
     const double x[] = {-1e4, -100.0, -30.0, -1e-20, 0.0, 1e-20, 30.0, 100.0, 1e4, (double)NAN};
@@ -111,15 +136,20 @@ static void test_axpby(void **state) {
         array *x = make_random(n, FW_F32, 1.0);
         array *y = i % 2 ? make_random(n, FW_F32, 1.0) : make_poison(n, FW_F32);
         double *want = make_values(y->host, n, FW_F32)->host;
+        double *size = make_random(n, FW_F32, 0.0)->host;
         const fw_axpby p = {.struct_size = sizeof p,
                             .alpha = 1.5f,
                             .beta = i % 2 ? -0.25f : 0.0f,
                             .x = fw_vector(x->memory, FW_F32, n),
                             .y = fw_vector(y->memory, FW_F32, n)};
         RUN(axpby, &p);
-        for (int64_t j = 0; j < n; j++)
-            want[j] = 1.5 * x->host[j] + (i % 2 ? -0.25 * want[j] : 0.0);
-        expect_close("y", y, want, 2e-7);
+        for (int64_t j = 0; j < n; j++) {
+            const double kept = i % 2 ? -0.25 * want[j] : 0.0;
+            want[j] = 1.5 * x->host[j] + kept;
+            size[j] = fabs(1.5 * x->host[j]) + fabs(kept);
+        }
+        /* both products and their sum are rounded, each by at most 6e-8 of the terms */
+        expect_close_sum("y", y, want, size, 2e-7);
     }
 }
 
@@ -128,13 +158,18 @@ static void test_lerp(void **state) {
     const int64_t n = between(1, 40000);
     array *x = make_random(n, FW_F32, 1.0), *y = make_random(n, FW_F32, 1.0);
     double *want = make_values(y->host, n, FW_F32)->host;
+    double *size = make_random(n, FW_F32, 0.0)->host;
     const fw_lerp p = {.struct_size = sizeof p,
                        .weight = 0.125f,
                        .x = fw_vector(x->memory, FW_F32, n),
                        .y = fw_vector(y->memory, FW_F32, n)};
     RUN(lerp, &p);
-    for (int64_t i = 0; i < n; i++) want[i] += 0.125 * (x->host[i] - want[i]);
-    expect_close("y", y, want, 2e-7);
+    for (int64_t i = 0; i < n; i++) {
+        const double change = 0.125 * (x->host[i] - want[i]);
+        size[i] = fabs(want[i]) + fabs(change);
+        want[i] += change;
+    }
+    expect_close_sum("y", y, want, size, 2e-7);
 }
 
 /* ---- casts ---- */
@@ -307,6 +342,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         OP_TEST(test_activations),
         OP_TEST(test_activations_where_exp_overflows),
+        OP_TEST(test_activation_slopes_everywhere),
         OP_TEST(test_activation_tails),
         OP_TEST(test_axpby),
         OP_TEST(test_lerp),

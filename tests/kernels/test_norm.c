@@ -98,7 +98,17 @@ static void test_rmsnorm_accumulates(void **state) {
 
 /* ---- residual + norm ---- */
 
-enum { WEIGHT_A = 1, WEIGHT_B = 2, WITH_B = 4, WITH_NORM = 8, WITH_D_SUM = 16 };
+/* ONE_A, ONE_B: the weight is one value for all channels. */
+enum {
+    WEIGHT_A = 1,
+    WEIGHT_B = 2,
+    WITH_B = 4,
+    WITH_NORM = 8,
+    WITH_D_SUM = 16,
+    ONE_A = 32,
+    ONE_B = 64,
+    ALL = WEIGHT_A | WEIGHT_B | WITH_B | WITH_NORM | WITH_D_SUM
+};
 
 typedef struct residual_problem {
     int64_t rows, width;
@@ -120,12 +130,13 @@ static residual_problem make_residual(int64_t rows, int64_t width, int parts) {
     const int64_t n = rows * width;
     residual_problem p = {.rows = rows, .width = width, .parts = parts};
     p.a = make_random(n, compute, 1.0), p.b = make_random(n, compute, 1.0);
-    p.weight_a = make_random(width, FW_F32, 1.0), p.weight_b = make_random(width, FW_F32, 1.0);
+    const int64_t n_a = parts & ONE_A ? 1 : width, n_b = parts & ONE_B ? 1 : width;
+    p.weight_a = make_random(n_a, FW_F32, 1.0), p.weight_b = make_random(n_b, FW_F32, 1.0);
     p.sum = make_poison(n, compute), p.out = make_poison(n, compute);
     p.inverse_rms = make_poison(rows, FW_F32);
     p.d_sum = make_random(n, compute, 1.0), p.d_out = make_random(n, compute, 1.0);
     p.d_a = make_poison(n, compute), p.d_b = make_poison(n, compute);
-    p.d_weight_a = make_poison(width, FW_F32), p.d_weight_b = make_poison(width, FW_F32);
+    p.d_weight_a = make_poison(n_a, FW_F32), p.d_weight_b = make_poison(n_b, FW_F32);
     const int b = parts & WITH_B, norm = parts & WITH_NORM;
     p.call = (fw_residual_norm){.struct_size = sizeof p.call,
                                 .epsilon = 1e-6f,
@@ -146,23 +157,44 @@ static residual_problem make_residual(int64_t rows, int64_t width, int parts) {
     return p;
 }
 
+/* The weight as one value per channel, in `row`. */
+static const double *spread(const array *weight, double *row, int64_t width) {
+    for (int64_t i = 0; i < width; i++) row[i] = weight->host[i % weight->n];
+    return row;
+}
+
 static void residual_reference(const residual_problem *p, double *sum, double *out) {
-    reference_residual(p->a->host, p->parts & WEIGHT_A ? p->weight_a->host : NULL,
-                       p->parts & WITH_B ? p->b->host : NULL,
-                       p->parts & WEIGHT_B ? p->weight_b->host : NULL, sum, p->rows, p->width);
+    double row_a[MOST], row_b[MOST];
+    reference_residual(
+        p->a->host, p->parts & WEIGHT_A ? spread(p->weight_a, row_a, p->width) : NULL,
+        p->parts & WITH_B ? p->b->host : NULL,
+        p->parts & WEIGHT_B ? spread(p->weight_b, row_b, p->width) : NULL, sum, p->rows, p->width);
     reference_rmsnorm(sum, out, NULL, p->rows, p->width, (double)p->call.epsilon,
                       (double)p->call.scale);
 }
 
 static double residual_objective(void *context) {
     const residual_problem *p = context;
-    double sum[MOST], out[MOST], total = 0.0;
+    double sum[MOST], out[MOST];
+    long double total = 0.0L;
     residual_reference(p, sum, out);
     for (int64_t i = 0; i < p->a->n; i++) {
-        if (p->parts & WITH_D_SUM) total += sum[i] * p->d_sum->host[i];
-        if (p->parts & WITH_NORM) total += out[i] * p->d_out->host[i];
+        if (p->parts & WITH_D_SUM) total += (long double)sum[i] * p->d_sum->host[i];
+        if (p->parts & WITH_NORM) total += (long double)out[i] * p->d_out->host[i];
     }
-    return total;
+    return (double)total;
+}
+
+/* The sum of |d * x| over the rows (and channels, for a weight of one value): what the rounding of
+ * d_weight is relative to. d from d_x = d * weight, which is checked on its own. */
+static double *terms(array *d_x, const array *x, const array *weight, int64_t width) {
+    double *size = make_random(weight->n, FW_F32, 0.0)->host;
+    fetch(d_x);
+    for (int64_t i = 0; i < x->n; i++) {
+        const int64_t w = i % width % weight->n;
+        size[w] += fabs(d_x->host[i] / weight->host[w] * x->host[i]);
+    }
+    return size;
 }
 
 static void run_residual(int64_t rows, int64_t width, int parts) {
@@ -176,17 +208,19 @@ static void run_residual(int64_t rows, int64_t width, int parts) {
     RUN_TWICE(residual_norm_backward, &p.call, p.d_a, p.d_b, p.d_weight_a, p.d_weight_b);
     expect_gradient("d_a", p.d_a, p.a->host, residual_objective, &p, limit);
     if (parts & WEIGHT_A)
-        expect_gradient("d_weight_a", p.d_weight_a, p.weight_a->host, residual_objective, &p,
-                        limit);
+        expect_gradient_sum("d_weight_a", p.d_weight_a, p.weight_a->host, residual_objective, &p,
+                            terms(p.d_a, p.a, p.weight_a, width), limit);
     if (!(parts & WITH_B)) return;
     expect_gradient("d_b", p.d_b, p.b->host, residual_objective, &p, limit);
     if (parts & WEIGHT_B)
-        expect_gradient("d_weight_b", p.d_weight_b, p.weight_b->host, residual_objective, &p,
-                        limit);
+        expect_gradient_sum("d_weight_b", p.d_weight_b, p.weight_b->host, residual_objective, &p,
+                            terms(p.d_b, p.b, p.weight_b, width), limit);
 }
 
 static void test_residual_parts(void **state) {
-    for (int parts = 0; parts < 32; parts++) {
+    for (int parts = 0; parts < 128; parts++) {
+        if ((parts & ONE_A && !(parts & WEIGHT_A)) || (parts & ONE_B && !(parts & WEIGHT_B)))
+            continue;
         run_residual(between(1, 40), between(8, 70), parts);
         teardown(state);
     }
@@ -194,8 +228,8 @@ static void test_residual_parts(void **state) {
 
 static void test_residual_threads(void **state) {
     (void)state;
-    run_residual(40, 192, 31);
-    residual_problem p = make_residual(900, 64, 31); /* enough rows for several threads */
+    run_residual(40, 192, ALL);
+    residual_problem p = make_residual(900, 64, ALL); /* enough rows for several threads */
     RUN(residual_norm_forward, &p.call);
     RUN_TWICE(residual_norm_backward, &p.call, p.d_a, p.d_b, p.d_weight_a, p.d_weight_b);
     fetch(p.d_b);
@@ -205,9 +239,58 @@ static void test_residual_threads(void **state) {
     expect_close("d_weight_a", p.d_weight_a, want, tolerance(1e-6, 1e-2));
 }
 
-static void test_residual_accumulates(void **state) {
+/* One value for all channels is the sum over them of what a value for each would get. */
+static void test_residual_one_weight(void **state) {
     (void)state;
-    residual_problem p = make_residual(30, 50, 31);
+    residual_problem p = make_residual(900, 64, ALL | ONE_A | ONE_B);
+    RUN_TWICE(residual_norm_forward, &p.call, p.sum, p.out, p.inverse_rms);
+    RUN_TWICE(residual_norm_backward, &p.call, p.d_a, p.d_b, p.d_weight_a, p.d_weight_b);
+    array *weights[] = {p.weight_a, p.weight_b}, *one[] = {p.d_weight_a, p.d_weight_b};
+    array *all[2], *d[] = {p.d_a, p.d_b}, *x[] = {p.a, p.b};
+    double row[64], *d_a;
+    for (int i = 0; i < 2; i++) {
+        fetch(d[i]), fetch(one[i]);
+        all[i] = make_values(spread(weights[i], row, 64), 64, FW_F32);
+    }
+    d_a = make_values(p.d_a->host, p.d_a->n, compute)->host;
+    p.call.weight_a = vector_if(1, all[0]), p.call.weight_b = vector_if(1, all[1]);
+    array *each[] = {make_poison(64, FW_F32), make_poison(64, FW_F32)};
+    p.call.d_weight_a = vector_if(1, each[0]), p.call.d_weight_b = vector_if(1, each[1]);
+    RUN(residual_norm_forward, &p.call);
+    RUN(residual_norm_backward, &p.call);
+    expect_close("d_a", p.d_a, d_a, tolerance(1e-7, 4e-3));
+    for (int i = 0; i < 2; i++) {
+        double total = 0.0;
+        fetch(each[i]);
+        for (int c = 0; c < 64; c++) total += each[i]->host[c];
+        expect_close_sum("one gradient", one[i], &total, terms(d[i], x[i], weights[i], 64), 1e-6);
+    }
+}
+
+/* Gradients that nobody asked for are left out, from whichever side: more than the contract asks.
+ */
+static void test_residual_only_weights(void **state) {
+    (void)state;
+    if (device->type != FW_CPU) skip();
+    for (int side = 0; side < 2; side++) {
+        residual_problem p = make_residual(17, 40, ALL | ONE_A);
+        RUN(residual_norm_forward, &p.call);
+        RUN(residual_norm_backward, &p.call);
+        fetch(p.d_weight_a), fetch(p.d_weight_b);
+        array *got = make_poison(side ? 40 : 1, FW_F32);
+        const array *want = side ? p.d_weight_b : p.d_weight_a;
+        p.call.d_a = p.call.d_b = p.call.d_weight_a = p.call.d_weight_b = fw_absent();
+        if (side)
+            p.call.a = fw_absent(), p.call.d_weight_b = vector_if(1, got);
+        else
+            p.call.b = fw_absent(), p.call.d_weight_a = vector_if(1, got);
+        RUN(residual_norm_backward, &p.call);
+        expect_close("the only gradient", got, want->host, 0.0);
+    }
+}
+
+static void run_residual_accumulates(int parts) {
+    residual_problem p = make_residual(30, 50, parts);
     RUN(residual_norm_forward, &p.call);
     RUN(residual_norm_backward, &p.call);
     array *outputs[] = {p.d_b, p.d_weight_a, p.d_weight_b};
@@ -222,9 +305,14 @@ static void test_residual_accumulates(void **state) {
     for (int i = 0; i < 3; i++) expect_close("twice", outputs[i], twice[i], tolerance(1e-6, 4e-3));
 }
 
-static void test_residual_in_place(void **state) {
+static void test_residual_accumulates(void **state) {
     (void)state;
-    residual_problem p = make_residual(30, 50, 31);
+    run_residual_accumulates(ALL);
+    run_residual_accumulates(ALL | ONE_A | ONE_B);
+}
+
+static void run_residual_in_place(int parts) {
+    residual_problem p = make_residual(30, 50, parts);
     RUN(residual_norm_forward, &p.call);
     RUN(residual_norm_backward, &p.call);
     fetch(p.d_a), fetch(p.sum);
@@ -242,6 +330,14 @@ static void test_residual_in_place(void **state) {
     expect_close("sum over b", p.b, p.sum->host, 0.0);
 }
 
+static void test_residual_in_place(void **state) {
+    (void)state;
+    run_residual_in_place(ALL);
+    run_residual_in_place(ALL & ~WEIGHT_A);
+    run_residual_in_place((ALL & ~WEIGHT_A) | ONE_B);
+    run_residual_in_place(ALL | ONE_A | ONE_B);
+}
+
 static void test_refuses(void **state) {
     (void)state;
     norm_problem n = make_norm(4, 8, 1.0);
@@ -251,10 +347,20 @@ static void test_refuses(void **state) {
     bad = n.a;
     bad.x.dtype = FW_U16;
     REFUSES(FW_E_UNSUPPORTED, rmsnorm_backward, &bad);
-    residual_problem r = make_residual(4, 8, 31);
+    residual_problem r = make_residual(4, 8, ALL);
     fw_residual_norm wrong = r.call;
     wrong.weight_b.shape[0] = 9;
     REFUSES(FW_E_SHAPE, residual_norm_forward, &wrong);
+    REFUSES(FW_E_SHAPE, residual_norm_backward, &wrong);
+    wrong = r.call;
+    wrong.weight_a.shape[0] = 1; /* d_weight_a still has eight values */
+    REFUSES(FW_E_SHAPE, residual_norm_backward, &wrong);
+    wrong = r.call;
+    wrong.d_weight_b.shape[0] = 1;
+    REFUSES(FW_E_SHAPE, residual_norm_backward, &wrong);
+    wrong = r.call;
+    wrong.d_a = wrong.d_b = wrong.a = wrong.b = fw_absent();
+    REFUSES(FW_E_ARGUMENT, residual_norm_backward, &wrong);
     wrong = r.call;
     wrong.sum = fw_absent();
     REFUSES(FW_E_ARGUMENT, residual_norm_backward, &wrong);
@@ -269,6 +375,8 @@ int main(void) {
         OP_TEST(test_rmsnorm_accumulates),
         OP_TEST(test_residual_parts),
         OP_TEST(test_residual_threads),
+        OP_TEST(test_residual_one_weight),
+        OP_TEST(test_residual_only_weights),
         OP_TEST(test_residual_accumulates),
         OP_TEST(test_residual_in_place),
         OP_TEST(test_refuses),

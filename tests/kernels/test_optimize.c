@@ -16,24 +16,6 @@ static fw_step step_of(int64_t index) {
                      .quantize = 1};
 }
 
-/* |got - want| <= limit * |size|, where `size` holds |a| + |b| of each sum a + b. Where a and b
- * nearly cancel, float32's rounding of a and b alone is many units of the sum, whatever the kernel
- * does: for one AdamW element, 0.0065992 - 0.0074228 = -0.0008235 came out one unit of 0.0074228
- * off, which is 5e-7 of the sum. A bound by the sum would be one on the draw, not on the op. */
-static void expect_close_sum(const char *what, array *got, const double *want, const double *size,
-                             double limit) {
-    fetch(got);
-    double difference = 0.0, norm = 0.0;
-    for (int64_t i = 0; i < got->n; i++) {
-        difference += (got->host[i] - want[i]) * (got->host[i] - want[i]);
-        norm += size[i] * size[i];
-    }
-    const double error = sqrt(difference / norm);
-    if (!(error <= limit))
-        fail_msg("%s: error %.3g of the terms' size over %lld elements, at most %.3g allowed", what,
-                 error, (long long)got->n, limit);
-}
-
 static fw_tensor whole(const array *a) { return fw_vector(a->memory, a->dtype, a->n); }
 
 static void run_clip(double squares, double max_norm, double want_clip, uint32_t want_finite) {
@@ -322,6 +304,40 @@ static void test_fake_quantize(void **state) {
     expect_close("in place", x, want, 0.0);
 }
 
+/* Rows whose scale lies below the floor, zero among them, are rounded by the floor. */
+static void test_fake_quantize_floor(void **state) {
+    (void)state;
+    const int64_t rows = between(4, 60), columns = between(1, 300), n = rows * columns;
+    array *x = make_random(n, FW_F32, 0.5), *out = make_poison(n, compute);
+    double *scale = make_random(rows, FW_F32, 0.0)->host;
+    for (int64_t r = 1; r < rows; r++) scale[r] = ldexp(1.0, (int)between(-9, 0));
+    scale[1] = 0x1p-9, scale[2] = 0x1p-5, scale[3] = 1.0; /* below, at and above the floor */
+    fw_fake_quantize p = {.struct_size = sizeof p,
+                          .levels = 15,
+                          .x = fw_matrix(x->memory, FW_F32, rows, columns),
+                          .scale = whole(make_values(scale, rows, FW_F32)),
+                          .out = fw_matrix(out->memory, compute, rows, columns),
+                          .scale_floor = 0x1p-5f};
+    double *floored = make_random(n, FW_F32, 0.0)->host;
+    double *plain = make_random(n, FW_F32, 0.0)->host;
+    for (int64_t i = 0; i < n; i++) {
+        const double s = scale[i / columns], f = fmax(s, 0x1p-5);
+        floored[i] = f * fmax(-15.0, fmin(15.0, nearbyint(x->host[i] / f)));
+        if (s > 0.0) plain[i] = s * fmax(-15.0, fmin(15.0, nearbyint(x->host[i] / s)));
+    }
+    RUN_TWICE(fake_quantize, &p, out);
+    expect_close("floored", out, floored, 0.0);
+    p.struct_size = (uint32_t)offsetof(fw_fake_quantize, scale_floor); /* as before the field */
+    RUN(fake_quantize, &p);
+    expect_close("without the field", out, plain, 0.0);
+    p.struct_size -= 1; /* `out` is not whole */
+    REFUSES(FW_E_ARGUMENT, fake_quantize, &p);
+    p.struct_size = sizeof p;
+    p.out = p.x;
+    RUN(fake_quantize, &p);
+    expect_close("in place", x, floored, 0.0);
+}
+
 static void test_refuses(void **state) {
     (void)state;
     const fw_step step = step_of(0);
@@ -368,7 +384,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         OP_TEST(test_clip),       OP_TEST(test_adamw),         OP_TEST(test_adamw_skips),
         OP_TEST(test_momentum),   OP_TEST(test_apply_update),  OP_TEST(test_newton_schulz),
-        OP_TEST(test_row_absmax), OP_TEST(test_fake_quantize), OP_TEST(test_refuses),
+        OP_TEST(test_row_absmax), OP_TEST(test_fake_quantize), OP_TEST(test_fake_quantize_floor),
+        OP_TEST(test_refuses),
     };
     return cmocka_run_group_tests(tests, setup_group, teardown_group);
 }

@@ -4,6 +4,7 @@
 #include <stdbool.h>
 
 #include "golden.h"
+#include "newton_schulz.h"
 #include "support.h"
 
 enum { MAX_TENSORS = 20, MAX_COUNT = 96 * 48, STEPS = 3 };
@@ -121,61 +122,6 @@ static void adamw_follows_its_formulas(void **state) {
     close_group(&g);
 }
 
-/* c[m,n] = a[m,k] b[k,n]; with `transposed`, b is stored as [n,k]. */
-static void multiply(const double *a, const double *b, bool transposed, size_t m, size_t k,
-                     size_t n, double *c) {
-    for (size_t i = 0; i < m; i++) {
-        for (size_t j = 0; j < n; j++) {
-            double sum = 0;
-            for (size_t l = 0; l < k; l++)
-                sum += a[i * k + l] * (transposed ? b[j * k + l] : b[l * n + j]);
-            c[i * n + j] = sum;
-        }
-    }
-}
-
-/* To bfloat16, nearest even. */
-static double to_bf16(double value) {
-    const float single = (float)value;
-    uint32_t bits = 0;
-    float rounded = 0;
-    memcpy(&bits, &single, sizeof bits);
-    bits = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-    memcpy(&rounded, &bits, sizeof rounded);
-    return (double)rounded;
-}
-
-static double to_same(double value) { return value; }
-
-/* Five iterations of X <- a X + (b A + c A A) X, A = X X^T, on the wide orientation; `keep` rounds
- * every matrix that is stored. */
-static void newton_schulz(const double *g, size_t rows, size_t columns, double (*keep)(double),
-                          double *out) {
-    const bool tall = rows > columns;
-    const size_t r = tall ? columns : rows, k = tall ? rows : columns;
-    double norm = 0;
-    double *x = calloc(r * k, sizeof *x), *next = calloc(r * k, sizeof *next);
-    double *a = calloc(r * r, sizeof *a), *aa = calloc(r * r, sizeof *aa);
-    for (size_t i = 0; i < r * k; i++) norm += keep(g[i]) * keep(g[i]);
-    norm = keep(keep(sqrt(norm)) + 1e-7);
-    for (size_t i = 0; i < r; i++)
-        for (size_t j = 0; j < k; j++)
-            x[i * k + j] = keep(keep(tall ? g[j * columns + i] : g[i * columns + j]) / norm);
-    for (int iteration = 0; iteration < 5; iteration++) {
-        multiply(x, x, true, r, k, r, a);
-        for (size_t i = 0; i < r * r; i++) a[i] = keep(a[i]);
-        multiply(a, a, false, r, r, r, aa);
-        for (size_t i = 0; i < r * r; i++)
-            a[i] = keep(keep(-4.7750 * a[i]) + keep(2.0315 * keep(aa[i])));
-        multiply(a, x, false, r, r, k, next);
-        for (size_t i = 0; i < r * k; i++) x[i] = keep(keep(3.4445 * x[i]) + keep(next[i]));
-    }
-    for (size_t i = 0; i < rows; i++)
-        for (size_t j = 0; j < columns; j++)
-            out[i * columns + j] = tall ? x[j * k + i] : x[i * k + j];
-    free(x), free(next), free(a), free(aa);
-}
-
 /* The float64 twin of one tensor under muon. */
 typedef struct twin {
     double p[MAX_COUNT], m[MAX_COUNT];
@@ -190,7 +136,7 @@ static void twin_step(twin *w, const float *gradient, size_t rows, size_t column
         w->m[i] = momentum * w->m[i] + grad;
         update[i] = nesterov ? grad + momentum * w->m[i] : w->m[i];
     }
-    newton_schulz(update, rows, columns, to_same, orthogonal);
+    newton_schulz(update, rows, columns, round_to_nothing, orthogonal);
     for (size_t i = 0; i < rows * columns; i++)
         w->p[i] = w->p[i] * (1 - lr * 0.1) - lr * scale * orthogonal[i];
 }
@@ -307,8 +253,8 @@ static void muon_agrees_with_the_golden_iterations(void **state) {
     open_group(&g, "muon", settings, 1, shapes);
     memcpy(g.tensors[0].gradient.data, start.data, start.bytes);
     for (size_t i = 0; i < N; i++) input[i] = (double)((const float *)start.data)[i];
-    newton_schulz(input, R, K, to_same, exact);
-    newton_schulz(input, R, K, to_bf16, rounded);
+    newton_schulz(input, R, K, round_to_nothing, exact);
+    newton_schulz(input, R, K, round_to_bf16, rounded);
     for (size_t i = 0; i < N; i++) exact[i] = -exact[i];
     run_step(&g, 0, 1, 1);
     const double twin_error = test_relative_error(end.data, rounded, N);

@@ -1,108 +1,61 @@
-/* Exponential moving average of the weights: average <- average + (1 - decay) (weights - average)
- * after every step, beginning at the weights of the first one. With `warmup` the decay of step t is
- * at most (1 + t) / (10 + t): else a run of a few hundred steps exports mostly its beginning.
- * Source: Polyak and Juditsky, 1992, in the exponential form that networks use. */
-#include <stdbool.h>
-#include <string.h>
-
-#include <fairway/averager.h>
-#include <fairway/ops.h>
+/* Exponential moving average of the weights; see ../moving.h for its formula and source. */
 #include <fairway/plugin.h>
+
+#include "../moving.h"
+#include "../saved.h"
 
 enum { DECAY, WARMUP, N_PARAMS };
 
 typedef struct ema {
     const fw_host *host;
-    double decay;
-    bool warmup;
-    int64_t updates; /* seen so far; the first one copies */
+    moving_average average;
 } ema;
 
 static fw_status create(const fw_host *host, const fw_value *values, void **self, fw_error *error) {
     if (host->device == NULL || !FW_HAS(host->device->ops, lerp))
         return fw_fail(error, FW_E_UNSUPPORTED, "ema needs a device with the op lerp");
-    ema *average = host->allocate(host, sizeof *average);
-    if (average == NULL)
-        return fw_fail(error, FW_E_MEMORY, "no memory for ema (%zu bytes)", sizeof *average);
-    *average =
-        (ema){.host = host, .decay = values[DECAY].real, .warmup = values[WARMUP].integer != 0};
-    *self = average;
+    ema *made = host->allocate(host, sizeof *made);
+    if (made == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory for ema (%zu bytes)", sizeof *made);
+    *made = (ema){.host = host,
+                  .average = {.decay = values[DECAY].real, .warmup = values[WARMUP].integer != 0}};
+    *self = made;
     return FW_OK;
 }
 
 static void destroy(void *self) {
-    ema *average = self;
-    if (average != NULL) average->host->release(average->host, average);
-}
-
-static fw_status copy(fw_device *device, const fw_tensor *from, const fw_tensor *to,
-                      fw_error *error) {
-    const size_t bytes = (size_t)fw_tensor_count(from) * fw_dtype_size(from->dtype);
-    return device->copy(device, to->data, from->data, bytes, error);
-}
-
-static double decay_now(const ema *average) {
-    const double steps = (double)average->updates;
-    const double most = (1.0 + steps) / (10.0 + steps);
-    return average->warmup && most < average->decay ? most : average->decay;
+    ema *made = self;
+    if (made != NULL) made->host->release(made->host, made);
 }
 
 static fw_status update(void *self, const fw_averager_call *call, fw_error *error) {
-    ema *average = self;
-    fw_device *device = average->host->device;
-    for (uint32_t i = 0; i < call->n_tensors; i++) {
-        const fw_averager_tensor *tensor = &call->tensors[i];
-        if (average->updates == 0) {
-            FW_TRY(copy(device, &tensor->parameter, &tensor->slot[0], error));
-            continue;
-        }
-        const fw_lerp lerp = {.struct_size = sizeof lerp,
-                              .weight = (float)(1.0 - decay_now(average)),
-                              .x = tensor->parameter,
-                              .y = tensor->slot[0]};
-        FW_TRY(device->ops->lerp(device, &lerp, error));
-    }
-    average->updates++;
-    return FW_OK;
+    ema *made = self;
+    return moving_update(&made->average, made->host->device, call, error);
 }
 
 static fw_status result(void *self, const fw_averager_call *call, fw_error *error) {
-    const ema *average = self;
-    if (average->updates == 0)
+    const ema *made = self;
+    if (made->average.updates == 0)
         return fw_fail(
             error, FW_E_LIMIT,
             "ema never saw a step, so there is no average to export; train at least one");
     for (uint32_t i = 0; i < call->n_tensors; i++)
-        FW_TRY(copy(average->host->device, &call->tensors[i].slot[0], &call->tensors[i].result,
-                    error));
+        FW_TRY(moving_copy(made->host->device, &call->tensors[i].slot[0], &call->tensors[i].result,
+                           error));
     return FW_OK;
 }
 
 static fw_status save(void *self, void *state, size_t *bytes, fw_error *error) {
-    const ema *average = self;
-    const size_t capacity = *bytes;
-    if (capacity < sizeof average->updates) {
-        *bytes = sizeof average->updates;
-        return fw_fail(error, FW_E_BUFFER, "the state of ema takes %zu bytes, not %zu",
-                       sizeof average->updates, capacity);
-    }
-    memcpy(state, &average->updates, sizeof average->updates);
-    *bytes = sizeof average->updates;
-    return FW_OK;
+    const ema *made = self;
+    const int64_t updates = made->average.updates;
+    return saved_put("ema", &updates, sizeof updates, state, bytes, error);
 }
 
 static fw_status load(void *self, const void *state, size_t bytes, fw_error *error) {
-    ema *average = self;
+    ema *made = self;
     int64_t updates = 0;
-    if (bytes != sizeof updates)
-        return fw_fail(error, FW_E_FORMAT, "the state of ema is %zu bytes, but it must be %zu",
-                       bytes, sizeof updates);
-    memcpy(&updates, state, sizeof updates);
-    if (updates < 0)
-        return fw_fail(error, FW_E_FORMAT, "the state of ema counts %lld updates",
-                       (long long)updates);
-    average->updates = updates;
-    return FW_OK;
+    FW_TRY(saved_take("ema", state, bytes, &updates, sizeof updates, error));
+    return moving_restore(&made->average, "ema", updates, error);
 }
 
 static const fw_param params[N_PARAMS] = {

@@ -10,9 +10,10 @@ typedef enum fw_role { FW_ROLE_MATRIX = 1, FW_ROLE_EMBED = 2, FW_ROLE_SCALAR = 3
 
 typedef enum fw_init {
     FW_INIT_ZERO = 1,
-    FW_INIT_CONSTANT = 2,  /* every element = init_value */
-    FW_INIT_NORMAL = 3,    /* mean 0, standard deviation init_value */
-    FW_INIT_ORTHOGONAL = 4 /* rows or columns orthonormal, times init_value */
+    FW_INIT_CONSTANT = 2,   /* every element = init_value */
+    FW_INIT_NORMAL = 3,     /* mean 0, standard deviation init_value */
+    FW_INIT_ORTHOGONAL = 4, /* rows or columns orthonormal, times init_value */
+    FW_INIT_FIRST_ROW = 5   /* the first row = init_value, the others 0 */
 } fw_init;
 
 /* The part of the model that a tensor belongs to; quantizers choose formats by it. */

@@ -8,4 +8,7 @@
  * around rank p * (n - 1), everything in float32. Reorders `values`. [deterministic] */
 float quantile(float *values, int64_t n, float p);
 
+/* The same for each of p[0] <= p[1] <= ..., at little more than the price of the first. */
+void quantiles(float *values, int64_t n, const float *p, int n_p, float *out);
+
 #endif

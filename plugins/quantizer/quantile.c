@@ -16,10 +16,10 @@ static float median_of_three(float *low, float *middle, float *high) {
     return *middle;
 }
 
-/* Afterwards values[k] is the element of rank k, nothing before it is larger, nothing after it is
- * smaller. Equal elements are exchanged, which keeps constant rows balanced. */
-static void select_rank(float *values, int64_t n, int64_t k) {
-    int64_t low = 0, high = n - 1;
+/* Among values[low .. high]: afterwards values[k] is the element that sorting would put there,
+ * nothing before it is larger, nothing after it is smaller. Equal elements are exchanged, which
+ * keeps constant rows balanced. */
+static void select_rank(float *values, int64_t low, int64_t high, int64_t k) {
     while (low < high) {
         const float pivot =
             median_of_three(&values[low], &values[low + (high - low) / 2], &values[high]);
@@ -38,11 +38,8 @@ static void select_rank(float *values, int64_t n, int64_t k) {
     }
 }
 
-float quantile(float *values, int64_t n, float p) {
-    const float rank = p * (float)(n - 1);
-    int64_t below = (int64_t)rank;
-    if (below > n - 1) below = n - 1;
-    select_rank(values, n, below);
+/* Between the values of ranks `below` and the next; nothing behind `below` is smaller than it. */
+static float interpolate(const float *values, int64_t n, int64_t below, float rank) {
     const float a = values[below];
     if (below == n - 1) return a;
     float b = values[below + 1];
@@ -51,4 +48,22 @@ float quantile(float *values, int64_t n, float p) {
     /* From the nearer end, so that a weight of 1 gives b exactly. */
     const float weight = rank - (float)below;
     return weight < 0.5f ? a + weight * (b - a) : b - (b - a) * (1.0f - weight);
+}
+
+void quantiles(float *values, int64_t n, const float *p, int n_p, float *out) {
+    int64_t low = 0; /* the part before is done with: what follows it is not smaller */
+    for (int i = 0; i < n_p; i++) {
+        const float rank = p[i] * (float)(n - 1);
+        int64_t below = (int64_t)rank;
+        if (below > n - 1) below = n - 1;
+        select_rank(values, low, n - 1, below);
+        out[i] = interpolate(values, n, below, rank);
+        low = below;
+    }
+}
+
+float quantile(float *values, int64_t n, float p) {
+    float result;
+    quantiles(values, n, &p, 1, &result);
+    return result;
 }

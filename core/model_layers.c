@@ -1,0 +1,256 @@
+/* The layers, forward and backward. Backward functions take what flows back along the residual
+ * stream in model->d_stream and leave theirs there; model->d_branch holds what comes out of a
+ * sublayer's input. */
+#include "model_pass.h"
+
+/* ---- the sums of a layer, in the order of the forward pass ---- */
+
+static bool begins_with_sum(const struct layer *layer) {
+    return layer->skip >= 0 || layer->mix != NO_WEIGHT;
+}
+
+/* The last sum before attention is followed by the norm. */
+static void norm_for_attention(struct residual *sum, const struct layer *layer) {
+    sum->out = layer->attention_in;
+    sum->inverse_rms = layer->attention_rms;
+    sum->scale = layer->norm_scale;
+}
+
+/* The layer whose output `layer` takes up: last pushed, first popped. */
+static struct layer *skip_source(const struct model *model, const struct layer *layer) {
+    return &model->layer[model->encoders - 1 - layer->skip];
+}
+
+static struct residual skip_sum(const struct model *model, const struct layer *layer) {
+    const struct layer *source = skip_source(model, layer);
+    struct residual sum = {.a = {layer->entry, NO_WEIGHT, 0},
+                           .b = {source[1].entry, model->skip_weights, layer->skip},
+                           .columns = model->width,
+                           .sum = layer->skipped};
+    if (layer->mix == NO_WEIGHT) norm_for_attention(&sum, layer);
+    return sum;
+}
+
+static struct residual mix_sum(const struct model *model, const struct layer *layer) {
+    struct residual sum = {.a = {layer->skipped, layer->mix, 0},
+                           .b = {model->x0, layer->mix, 1},
+                           .columns = model->width,
+                           .sum = layer->stream};
+    norm_for_attention(&sum, layer);
+    return sum;
+}
+
+/* The first layer of a model without mixes: nothing to add, only the norm. */
+static struct residual first_norm(const struct model *model, const struct layer *layer) {
+    struct residual sum = {.a = {layer->stream, NO_WEIGHT, 0},
+                           .b = {NULL, NO_WEIGHT, 0},
+                           .columns = model->width,
+                           .sum = layer->stream};
+    norm_for_attention(&sum, layer);
+    return sum;
+}
+
+static struct residual attention_sum(const struct model *model, const struct layer *layer) {
+    return (struct residual){.a = {layer->stream, NO_WEIGHT, 0},
+                             .b = {layer->attention_out, layer->attention_scale, 0},
+                             .columns = model->width,
+                             .sum = layer->middle,
+                             .out = layer->mlp_in,
+                             .inverse_rms = layer->mlp_rms,
+                             .scale = layer->norm_scale};
+}
+
+static bool is_last(const struct model *model, const struct layer *layer) {
+    return layer == &model->layer[model->layers - 1];
+}
+
+static struct residual mlp_sum(const struct model *model, const struct layer *layer) {
+    struct residual sum = {.a = {layer->middle, NO_WEIGHT, 0},
+                           .b = {layer->mlp_out, layer->mlp_scale, 0},
+                           .columns = model->width};
+    if (is_last(model, layer)) {
+        sum.sum = model->final_stream;
+        sum.out = model->final_in;
+        sum.inverse_rms = model->final_rms;
+        sum.scale = 1;
+    } else {
+        sum.sum = layer[1].entry;
+        if (!begins_with_sum(&layer[1])) norm_for_attention(&sum, &layer[1]);
+    }
+    return sum;
+}
+
+/* ---- sublayers ---- */
+
+static fw_attention_call attention_call(const struct pass *pass, const struct layer *layer) {
+    struct model *model = pass->model;
+    const bool values = layer->value_scale != NO_WEIGHT;
+    return (fw_attention_call){
+        .struct_size = sizeof(fw_attention_call),
+        .phase = pass->phase,
+        .batch = pass->batch,
+        .tokens = pass->tokens,
+        .accumulate = pass->accumulate ? 1 : 0,
+        .n_weights = layer->n_attention,
+        .weights = &model->compute[layer->first_weight],
+        .input = pass_stream(pass, layer->attention_in),
+        .output = pass_stream(pass, layer->attention_out),
+        .value_add =
+            values ? pass_matrix(pass, layer->value_add, model->value.columns) : fw_absent(),
+        .d_output = fw_absent(),
+        .d_input = fw_absent(),
+        .d_value_add = fw_absent(),
+        .cu_seqlens = fw_absent(),
+        .saved = layer->attention_saved,
+        .scratch = model->scratch};
+}
+
+static fw_tensor hidden_view(const struct pass *pass, void *data) {
+    return pass_matrix(pass, data, pass->model->mlp_width);
+}
+
+static fw_status mlp_forward(const struct pass *pass, const struct layer *layer) {
+    struct model *model = pass->model;
+    FW_TRY(linear(pass, pass_stream(pass, layer->mlp_in), layer->up,
+                  hidden_view(pass, layer->hidden)));
+    const fw_activation activation = {.struct_size = sizeof activation,
+                                      .kind = FW_LEAKY_RELU_SQUARED,
+                                      .slope = MODEL_LEAKY_SLOPE,
+                                      .x = hidden_view(pass, layer->hidden),
+                                      .out = hidden_view(pass, layer->activated)};
+    FW_TRY(model->ops->activation_forward(model->device, &activation, pass->error));
+    return linear(pass, hidden_view(pass, layer->activated), layer->down,
+                  pass_stream(pass, layer->mlp_out));
+}
+
+/* From d_output, the gradient of the MLP's output, to d_branch. */
+static fw_status mlp_backward(const struct pass *pass, const struct layer *layer, void *d_output) {
+    struct model *model = pass->model;
+    const fw_tensor d_out = pass_stream(pass, d_output);
+    const fw_tensor d_hidden = hidden_view(pass, model->d_hidden);
+    FW_TRY(linear_weight_gradient(pass, d_out, hidden_view(pass, layer->activated), layer->down));
+    FW_TRY(linear_input_gradient(pass, d_out, layer->down, d_hidden));
+    const fw_activation activation = {.struct_size = sizeof activation,
+                                      .kind = FW_LEAKY_RELU_SQUARED,
+                                      .slope = MODEL_LEAKY_SLOPE,
+                                      .x = hidden_view(pass, layer->hidden),
+                                      .d_out = d_hidden,
+                                      .d_x = d_hidden};
+    FW_TRY(model->ops->activation_backward(model->device, &activation, pass->error));
+    FW_TRY(linear_weight_gradient(pass, d_hidden, pass_stream(pass, layer->mlp_in), layer->up));
+    return linear_input_gradient(pass, d_hidden, layer->up, pass_stream(pass, model->d_branch));
+}
+
+static fw_status attention_backward(const struct pass *pass, const struct layer *layer,
+                                    void *d_output) {
+    struct model *model = pass->model;
+    fw_attention_call call = attention_call(pass, layer);
+    call.grads = &model->gradient_views[layer->first_weight];
+    call.d_output = pass_stream(pass, d_output);
+    call.d_input = pass_stream(pass, model->d_branch);
+    if (layer->value_scale != NO_WEIGHT)
+        call.d_value_add = pass_matrix(pass, model->d_value_add, model->value.columns);
+    return layer->attention->backward(layer->self, &call, pass->error);
+}
+
+/* ---- forward ---- */
+
+static fw_status begin_layer(const struct pass *pass, const struct layer *layer) {
+    const struct model *model = pass->model;
+    struct residual sum;
+    if (layer->skip >= 0) {
+        sum = skip_sum(model, layer);
+        FW_TRY(residual_forward(pass, &sum));
+    }
+    if (layer->mix != NO_WEIGHT) {
+        sum = mix_sum(model, layer);
+        return residual_forward(pass, &sum);
+    }
+    if (layer != model->layer) return FW_OK; /* normed by the layer before */
+    sum = first_norm(model, layer);
+    return residual_forward(pass, &sum);
+}
+
+static fw_status layer_forward(const struct pass *pass, const struct layer *layer) {
+    FW_TRY(begin_layer(pass, layer));
+    if (layer->value_scale != NO_WEIGHT) FW_TRY(value_forward(pass, layer));
+    const fw_attention_call call = attention_call(pass, layer);
+    FW_TRY(layer->attention->forward(layer->self, &call, pass->error));
+    const struct residual middle = attention_sum(pass->model, layer);
+    FW_TRY(residual_forward(pass, &middle));
+    FW_TRY(mlp_forward(pass, layer));
+    const struct residual end = mlp_sum(pass->model, layer);
+    return residual_forward(pass, &end);
+}
+
+fw_status layers_forward(const struct pass *pass) {
+    for (int64_t i = 0; i < pass->model->layers; i++)
+        FW_TRY(layer_forward(pass, &pass->model->layer[i]));
+    return FW_OK;
+}
+
+/* ---- backward ---- */
+
+/* Through a sum at a sublayer's end; where the sublayer's output was scaled, its gradient is apart
+ * from the stream's, in d_scaled. */
+static fw_status end_backward(const struct pass *pass, const struct residual *sum, bool top) {
+    struct model *model = pass->model;
+    const bool scaled = sum->b.weight != NO_WEIGHT;
+    if (!scaled && sum->out == NULL) return FW_OK;
+    const struct residual_flow flow = {.d_sum = top ? NULL : model->d_stream,
+                                       .d_out = sum->out != NULL ? model->d_branch : NULL,
+                                       .d_a = model->d_stream,
+                                       .d_b = scaled ? model->d_scaled : NULL};
+    return residual_backward(pass, sum, &flow);
+}
+
+static void *branch_gradient(const struct model *model, const struct residual *sum) {
+    return sum->b.weight != NO_WEIGHT ? model->d_scaled : model->d_stream;
+}
+
+static fw_status begin_backward(const struct pass *pass, const struct layer *layer) {
+    struct model *model = pass->model;
+    struct residual_flow flow = {
+        .d_sum = model->d_stream, .d_out = model->d_branch, .d_a = model->d_stream};
+    struct residual sum;
+    if (layer->mix != NO_WEIGHT) {
+        sum = mix_sum(model, layer);
+        flow.d_b = model->d_x0;
+        flow.accumulate_b = !is_last(model, layer);
+        FW_TRY(residual_backward(pass, &sum, &flow));
+        flow = (struct residual_flow){.d_sum = model->d_stream};
+    }
+    if (layer->skip >= 0) {
+        sum = skip_sum(model, layer);
+        flow.d_b = skip_source(model, layer)->d_output;
+        return residual_backward(pass, &sum, &flow);
+    }
+    if (layer->mix != NO_WEIGHT || layer != model->layer) return FW_OK;
+    sum = first_norm(model, layer);
+    return residual_backward(pass, &sum, &flow);
+}
+
+static fw_status layer_backward(const struct pass *pass, const struct layer *layer,
+                                bool *first_value) {
+    struct model *model = pass->model;
+    if (layer->d_output != NULL) FW_TRY(add_stream(pass, layer->d_output, model->d_stream));
+    const struct residual end = mlp_sum(model, layer);
+    FW_TRY(end_backward(pass, &end, is_last(model, layer)));
+    FW_TRY(mlp_backward(pass, layer, branch_gradient(model, &end)));
+    const struct residual middle = attention_sum(model, layer);
+    FW_TRY(end_backward(pass, &middle, false));
+    FW_TRY(attention_backward(pass, layer, branch_gradient(model, &middle)));
+    if (layer->value_scale != NO_WEIGHT) {
+        FW_TRY(value_backward(pass, layer, *first_value));
+        *first_value = false;
+    }
+    return begin_backward(pass, layer);
+}
+
+fw_status layers_backward(const struct pass *pass) {
+    struct model *model = pass->model;
+    bool first_value = true;
+    for (int64_t i = model->layers; i-- > 0;)
+        FW_TRY(layer_backward(pass, &model->layer[i], &first_value));
+    return model->d_x0 != NULL ? add_stream(pass, model->d_x0, model->d_stream) : FW_OK;
+}

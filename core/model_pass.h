@@ -1,0 +1,76 @@
+/* What the passes of the model share (model_pass.c, model_layers.c, model_inputs.c): views, linear
+ * layers, sums along the residual stream. Not for other modules. */
+#ifndef FAIRWAY_MODEL_PASS_H
+#define FAIRWAY_MODEL_PASS_H
+
+#include "model_internal.h"
+
+/* One pass over B x T tokens. */
+struct pass {
+    struct model *model;
+    int64_t batch, tokens, rows;
+    uint32_t phase;
+    bool accumulate; /* gradients of weights add to those that are there */
+    fw_error *error;
+};
+
+/* Views of a pass's rows. */
+fw_tensor pass_matrix(const struct pass *pass, void *data, int64_t columns);
+fw_tensor pass_stream(const struct pass *pass, void *data); /* [N,C] */
+fw_tensor pass_vector(const struct pass *pass, float *data);
+
+/* y = x w^T and its gradients. */
+fw_status linear(const struct pass *pass, fw_tensor x, uint32_t weight, fw_tensor y);
+fw_status linear_input_gradient(const struct pass *pass, fw_tensor d_y, uint32_t weight,
+                                fw_tensor d_x);
+fw_status linear_weight_gradient(const struct pass *pass, fw_tensor d_y, fw_tensor x,
+                                 uint32_t weight);
+
+/* A term of a sum: data, times row `row` of a weight unless that is NO_WEIGHT. */
+struct term {
+    void *data; /* NULL: no such term */
+    uint32_t weight;
+    int64_t row;
+};
+
+/* sum = a + b over rows of `columns`; out = scale * rmsnorm(sum), NULL: no norm. sum may be a's
+ * data. */
+struct residual {
+    struct term a, b;
+    int64_t columns;
+    void *sum, *out;
+    float *inverse_rms;
+    float scale;
+};
+
+/* Gradients of a residual: d_sum and d_out (NULL: zero) flow in, d_a and d_b (NULL: not wanted)
+ * flow out; those of the weights go to the model's gradients. d_a may be d_sum. */
+struct residual_flow {
+    void *d_sum, *d_out, *d_a, *d_b;
+    bool accumulate_b; /* adds to d_b */
+};
+
+fw_status residual_forward(const struct pass *pass, const struct residual *residual);
+fw_status residual_backward(const struct pass *pass, const struct residual *residual,
+                            const struct residual_flow *flow);
+
+/* to += from, [N,C]. */
+fw_status add_stream(const struct pass *pass, void *from, void *to);
+
+/* model_inputs.c: from tokens to x0 and the values' base; and from d_stream, the gradient of x0, to
+ * the tables. The pairs' slots depend on the host's tokens alone. */
+fw_status inputs_upload(const struct pass *pass, const int32_t *tokens);
+fw_status inputs_forward(const struct pass *pass);
+fw_status inputs_backward(const struct pass *pass);
+
+/* What layer->value_add gets; and the share of the layer in the base's gradient, from d_value_add.
+ * `first`: the first layer that comes along. */
+fw_status value_forward(const struct pass *pass, const struct layer *layer);
+fw_status value_backward(const struct pass *pass, const struct layer *layer, bool first);
+
+/* model_layers.c: from x0 to final_in, and back from d_branch, the gradient at final_in, to
+ * d_stream, that of x0. */
+fw_status layers_forward(const struct pass *pass);
+fw_status layers_backward(const struct pass *pass);
+
+#endif
