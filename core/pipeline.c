@@ -224,6 +224,7 @@ fw_status pipeline_check_effects(const struct pipeline *pipeline, fw_error *erro
     const struct report *report = &pipeline->report;
     if (report->training.shortfall != FW_OK)
         return fw_fail(error, report->training.shortfall, "%s", report->training.shortfall_message);
+    FW_TRY(check_stated_effects(report, error));
     if (report->average_on && report->training.average_effect == 0)
         return fw_fail(
             error, FW_E_LIMIT,
@@ -234,7 +235,7 @@ fw_status pipeline_check_effects(const struct pipeline *pipeline, fw_error *erro
         return fw_fail(error, FW_E_LIMIT,
                        "[cache] plugin %s is on but changed no prediction; set cache.plugin = none",
                        experiment->cache.entry->plugin->id);
-    return check_stated_effects(report, error);
+    return FW_OK;
 }
 
 /* ---- packing ---- */

@@ -34,8 +34,12 @@ static const char *first_not_finite(const struct model *model, const float *aren
 
 static fw_status report_not_finite(const struct trainer *t, double loss, fw_error *error) {
     const struct model *model = t->options->model;
-    const char *name = first_not_finite(model, model_gradients(model));
+    const char *what = "weights", *name = first_not_finite(model, model_masters(model));
     char saved[600] = "";
+    if (name == NULL) {
+        what = "gradient";
+        name = first_not_finite(model, model_gradients(model));
+    }
     if (t->saved_at > 0)
         (void)snprintf(saved, sizeof saved,
                        "; the last good checkpoint is %.500s, of step %" PRId64,
@@ -43,9 +47,9 @@ static fw_status report_not_finite(const struct trainer *t, double loss, fw_erro
     return fw_fail(
         error, FW_E_NUMERIC,
         "training stopped at %sstep %" PRId64
-        ": the gradient of %s is not finite (loss %g nats per token); a lower learning rate or "
+        ": the %s of %s is not finite (loss %g nats per token); a lower learning rate or "
         "a smaller run.gradient_clip may help%s",
-        t->priming ? "priming " : "", t->step, name != NULL ? name : "the loss", loss, saved);
+        t->priming ? "priming " : "", t->step, what, name != NULL ? name : "the loss", loss, saved);
 }
 
 fw_status train_step(struct trainer *t, double scale, bool quantize, double *loss, fw_step *outcome,

@@ -14,6 +14,13 @@ refuse 'cannot write .*out/weights.fw: File too large; the incomplete file was r
 [ ! -e out/weights.fw ] || fail "half-written weights are left behind"
 [ -z "$(ls -A out | grep -v -e '^resolved.ini$' -e '^log.jsonl$')" ] || fail "left behind: $(ls -A out)"
 
+# A checkpoint that does not fit is a warning: the run goes on, and its weights, which are smaller, fit.
+limited 400 "$fairway" train tiny.ini --set run.output=saving --set run.checkpoint_every=4 >/dev/null 2>stderr.txt ||
+  { cat stderr.txt >&2; fail "a checkpoint that does not fit ended the run"; }
+grep -q 'warning: no checkpoint of step 4: cannot write .*saving/checkpoint.fw: File too large' stderr.txt ||
+  { cat stderr.txt >&2; fail "a checkpoint that does not fit goes unsaid"; }
+[ "$(ls -A saving | tr '\n' ' ')" = "resolved.ini train.jsonl weights.fw " ] || fail "left behind: $(ls -A saving)"
+
 mkdir shards
 head -c 100000 /dev/urandom | od -An -tx1 >big.txt
 refuse 'cannot write shards/big_000000.bin: File too large' limited 64 "$fairway" data --out shards/big text:big.txt
