@@ -6,7 +6,7 @@
 /* The first guesses aim this far below the limit: in the middle of what is accepted. */
 static const double margin = FIT_TOLERANCE / 2;
 
-enum { KNOTS = 9, REFINEMENTS = 2, MAX_KNOTS = KNOTS + FIT_ENCODES * (REFINEMENTS + 1) };
+enum { KNOTS = 5, REFINEMENTS = 2, MAX_KNOTS = KNOTS + FIT_ENCODES * (REFINEMENTS + 1) };
 
 struct knot {
     double rate, estimate;
