@@ -1,10 +1,10 @@
 #include "pack.h"
 
 #include <fairway/compressor.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "estimate.h"
 #include "fit.h"
 
 /* A quantizer and a compressor at work on one model. */
@@ -162,65 +162,6 @@ bool pack_has_rate(const struct experiment *experiment) {
 
 /* ---- fitting ---- */
 
-/* What coding a stream byte by byte takes, with the adaptive binary probabilities that LZMA and its
- * kin code literals with: 11 bits, moved by 1/32 of the way at each bit, one set for each byte of
- * an element. Unlike an entropy it sees that neighbouring rows differ, and how fast a compressor
- * learns it. */
-enum { PROBABILITY_BITS = 11, ADAPTATION = 5, PROBABILITY_STEP = 4 };
-
-struct estimation {
-    const struct artifact *artifact;
-    float cost[1 << (PROBABILITY_BITS - PROBABILITY_STEP)]; /* bits, by probability */
-    double *bits;                                           /* by stream */
-};
-
-static double code_bits(const struct estimation *estimation, const uint8_t *data, size_t n,
-                        size_t width) {
-    uint16_t models[8][256];
-    double bits = 0;
-    for (size_t i = 0; i < 8; i++)
-        for (size_t k = 0; k < 256; k++) models[i][k] = 1 << (PROBABILITY_BITS - 1);
-    for (size_t i = 0; i < n; i++) {
-        uint16_t *model = models[i % width];
-        float sum = 0;
-        uint32_t node = 1;
-        for (int shift = 7; shift >= 0; shift--) {
-            const uint32_t bit = data[i] >> shift & 1u, zero = model[node];
-            const uint32_t seen = bit ? (1u << PROBABILITY_BITS) - zero : zero;
-            sum += estimation->cost[seen >> PROBABILITY_STEP];
-            model[node] =
-                (uint16_t)(bit ? zero - (zero >> ADAPTATION)
-                               : zero + (((1u << PROBABILITY_BITS) - zero) >> ADAPTATION));
-            node = node << 1 | bit;
-        }
-        bits += (double)sum;
-    }
-    return bits;
-}
-
-static void estimate_streams(void *argument, int64_t begin, int64_t end) {
-    struct estimation *estimation = argument;
-    for (int64_t i = begin; i < end; i++) {
-        const fw_stream *stream = &estimation->artifact->streams[i];
-        estimation->bits[i] =
-            code_bits(estimation, stream->data, stream_bytes(stream), fw_dtype_size(stream->dtype));
-    }
-}
-
-static fw_status estimate_bytes(const fw_host *host, const struct artifact *artifact,
-                                double *estimate, fw_error *error) {
-    struct estimation estimation = {.artifact = artifact};
-    const uint32_t levels = sizeof estimation.cost / sizeof estimation.cost[0];
-    estimation.bits = calloc(artifact->n_streams + 1u, sizeof *estimation.bits);
-    if (estimation.bits == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for an estimate");
-    for (uint32_t i = 0; i < levels; i++) estimation.cost[i] = (float)-log2((i + 0.5) / levels);
-    host->parallel_for(host, artifact->n_streams, 1, estimate_streams, &estimation);
-    *estimate = 0;
-    for (uint32_t i = 0; i < artifact->n_streams; i++) *estimate += estimation.bits[i] / 8;
-    free(estimation.bits);
-    return FW_OK;
-}
-
 /* A model on its way into a limited number of bytes. */
 struct fitting {
     const struct pack_options *options;
@@ -256,7 +197,8 @@ static fw_status estimate_at(void *argument, double rate, double *estimate, fw_e
     struct fitting *fitting = argument;
     FW_TRY(quantize_at(fitting, rate, error));
     show_encodes(fitting);
-    return estimate_bytes(fitting->options->host, fitting->artifact, estimate, error);
+    return estimate_bytes(fitting->options->host, fitting->artifact->streams,
+                          fitting->artifact->n_streams, estimate, error);
 }
 
 static fw_status encode_at(void *argument, double rate, double *bytes, double *estimate,
