@@ -103,7 +103,7 @@ static void test_close(void **state) {
             const double least = models[i]->bytes(0), full = models[i]->bytes(1);
             const double limit = floor(least + share * (full - least));
             const struct fit_result result = search(models[i], limit);
-            const double tolerance = (i == 2 ? 3 : 1) * FIT_TOLERANCE; /* it is bent 4% off */
+            const double tolerance = (i == 2 ? 5 : 1) * FIT_TOLERANCE; /* its estimate is 4% off */
             if (!result.fits || result.bytes < limit * (1 - tolerance))
                 fail_msg("model %d at %.2f: %.0f of %.0f at rate %g", i, share, result.bytes, limit,
                          result.rate);
