@@ -72,6 +72,25 @@ static float *download(const struct model *model, const float *arena) {
     return host;
 }
 
+/* The list that is right passes; one entry more or less is named. */
+static void check_packed(const struct fixture *f, const struct artifact *artifact,
+                         bool *quantized) {
+    const fw_stream *streams = artifact->streams;
+    const uint32_t n = artifact->n_streams;
+    assert_ok(qat_check_packed(quantized, f->model, streams, n, &error), &error);
+    quantized[3] = false;
+    assert_fails(qat_check_packed(quantized, f->model, streams, n, &error), FW_E_LIMIT, &error,
+                 model_weight(f->model, 3)->name, "was packed quantized, but run.qat_below");
+    quantized[3] = true;
+    for (uint32_t i = 0; i < model_n_weights(f->model); i++) {
+        if (quantized[i]) continue;
+        quantized[i] = true;
+        assert_fails(qat_check_packed(quantized, f->model, streams, n, &error), FW_E_LIMIT, &error,
+                     model_weight(f->model, i)->name, "trained as if quantized, but packed as it");
+        quantized[i] = false;
+    }
+}
+
 /* The masters, with what packing and unpacking make of the tensors that get symbols. */
 static float *packed_weights(const struct fixture *f, bool *quantized) {
     const struct experiment *experiment = f->session.experiment;
@@ -79,8 +98,12 @@ static float *packed_weights(const struct fixture *f, bool *quantized) {
     float *decoded = calloc((size_t)model_arena_count(f->model), sizeof *decoded);
     assert_non_null(decoded);
     struct artifact artifact = {0};
-    assert_ok(pack_weights(experiment, f->session.services, f->model, weights, &artifact, &error),
-              &error);
+    const struct pack_options options = {.experiment = experiment,
+                                         .host = f->session.services,
+                                         .model = f->model,
+                                         .weights = weights};
+    struct pack_result result;
+    assert_ok(pack_weights(&options, &artifact, &result, &error), &error);
     assert_ok(unpack_weights(experiment, f->session.services, f->model, &artifact, decoded, &error),
               &error);
     for (uint32_t i = 0; i < artifact.n_streams; i++) {
@@ -91,6 +114,7 @@ static float *packed_weights(const struct fixture *f, bool *quantized) {
         const fw_tensor to = model_view(f->model, weights, tensor);
         memcpy(to.data, from.data, (size_t)fw_tensor_count(&to) * sizeof(float));
     }
+    check_packed(f, &artifact, quantized);
     artifact_free(&artifact);
     free(decoded);
     return weights;
