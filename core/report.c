@@ -121,7 +121,7 @@ void report_print_caches(const struct experiment *experiment,
 /* The same weights at each stage, scored plainly, on the same tokens. */
 static void print_stages(const struct experiment *experiment, const struct report *report) {
     char label[128], remark[128] = "", count[32];
-    if (report->packed.targets < report->final.targets)
+    if (report->packed.targets < report->final.fair_model.targets)
         (void)snprintf(remark, sizeof remark, "on the first %s tokens",
                        with_commas(report->packed.targets + 1, count));
     report_print_score("raw weights, plain", &report->raw.model, remark);

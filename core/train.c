@@ -93,11 +93,32 @@ static fw_status export_average(struct trainer *t, struct train_result *result, 
     return FW_OK;
 }
 
+static bool is_zero(const float *values, int64_t n) {
+    for (int64_t i = 0; i < n; i++)
+        if (values[i] != 0) return false;
+    return true;
+}
+
+/* A weight that began as zeros and ends as zeros had no effect, and what hangs on it had none. */
+static fw_status check_alive(const struct model *model, const float *weights, fw_error *error) {
+    for (uint32_t i = 0; i < model_n_weights(model); i++) {
+        const fw_weight *weight = model_weight(model, i);
+        const int64_t count =
+            weight->shape[0] * weight->shape[1] * weight->shape[2] * weight->shape[3];
+        if (!is_zero(weights + model_offset(model, i), count)) continue;
+        return fw_fail(error, FW_E_LIMIT,
+                       "%s is zero after the whole training, so that its part of the model had no "
+                       "effect; its learning rate may be 0, or nothing reaches it",
+                       weight->name);
+    }
+    return FW_OK;
+}
+
 /* The optimizers go first: their state is as large as the copies of the weights that follow. */
 static fw_status export_weights(struct trainer *t, struct train_result *result, fw_error *error) {
     const struct model *model = t->options->model;
     fw_error why = {.struct_size = sizeof why};
-    const fw_status status = qat_state_effects(t->qat, &why);
+    fw_status status = qat_state_effects(t->qat, &why);
     FW_TRY(note_shortfall(result, status, &why, error));
     FW_TRY(export_quantized(t, result, error));
     optimizers_destroy(t->optimizers);
@@ -108,6 +129,8 @@ static fw_status export_weights(struct trainer *t, struct train_result *result, 
     result->averaged = result->raw;
     result->averaged_is_raw = true;
     FW_TRY(model_download(model, model_masters(model), result->raw, error));
+    status = check_alive(model, result->raw, &why);
+    FW_TRY(note_shortfall(result, status, &why, error));
     return export_average(t, result, error);
 }
 

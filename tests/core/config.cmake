@@ -26,6 +26,7 @@ add_stand_in(quantizer int8 FW_QUANTIZER)
 add_stand_in(compressor lzma FW_COMPRESSOR)
 add_stand_in(cache ngram FW_CACHE STAND_IN_EXTRA)
 add_stand_in(cache none FW_CACHE)
+add_stand_in(cache void FW_CACHE STAND_IN_UNVERIFIED)
 
 foreach(part params config config_read)
   fairway_add_test(${part} SOURCES test_${part}.c workspace.c

@@ -132,6 +132,8 @@ static void cross_checks(void **state) {
             "data.sequence");
     refused(STEPS "[eval]\nwindow = 32\n", FW_E_CONFIG, "x.ini:4", "64 (default)", "eval.window");
     refused(STEPS "[attention.2-4]\nlevel = 2\n", FW_E_CONFIG, "x.ini:4", "layer 4", "0 to 3");
+    refused(STEPS "[eval]\nmode = plain\nfaithful = yes\n", FW_E_CONFIG, "x.ini:5", "eval.faithful",
+            "eval.mode = plain");
     struct config *config; /* without overlap the stride means nothing */
     (void)resolve(STEPS "[eval]\nmode = plain\nwindow = 32\n", NULL, &config);
     config_destroy(config);
@@ -389,6 +391,28 @@ static void partial_binding(void **state) {
     config_destroy(again);
 }
 
+/* A counterpart is looked for only beside a cache that is unverified. */
+static void counterparts(void **state) {
+    (void)state;
+    struct config *config;
+    const struct experiment *e =
+        resolve(STEPS "[counterpart]\nplugin = gone\nlevel = 7\n", NULL, &config);
+    assert_false(choice_is_unverified(&e->cache));
+    assert_null(e->counterpart.entry);
+    assert_string_equal(e->counterpart.name, "gone");
+    config_destroy(config);
+    e = resolve(STEPS "[cache]\nplugin = void\n[counterpart]\nlevel = 7\n", NULL, &config);
+    assert_true(choice_is_unverified(&e->cache));
+    assert_string_equal(e->counterpart.entry->plugin->id, "ngram");
+    assert_false(choice_is_unverified(&e->counterpart));
+    assert_int_equal(e->counterpart.values[0].integer, 7);
+    config_destroy(config);
+    refused(STEPS "[cache]\nplugin = void\n[counterpart]\nplugin = gone\n", FW_E_NOT_FOUND,
+            "x.ini:6", "gone");
+    refused(STEPS "[cache]\nplugin = void\n[counterpart]\nlevle = 7\n", FW_E_CONFIG, "x.ini:6",
+            "[counterpart]", "did you mean 'level'");
+}
+
 /* Swapping a plugin by one line keeps the keys that the new one knows and forgets the others. */
 static void swap(void **state) {
     (void)state;
@@ -456,6 +480,7 @@ int main(void) {
         in_workspace(swap),
         in_workspace(text_needs_resolving),
         in_workspace(reference),
+        in_workspace(counterparts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

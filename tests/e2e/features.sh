@@ -73,3 +73,8 @@ refuse 'swa_relative_distance is 0: .*had no effect' "$fairway" run swa.ini --se
 kept first || fail "an average without effect cost the work"
 refuse 'took no snapshot' "$fairway" train late.ini --set run.output=trained --set average.below=0.01
 [ -s trained/weights.fw ] || fail "train lost the weights"
+
+# A part of the model that nothing trains: zero at first, zero at the end.
+refuse 'smear.gate is zero after the whole training' "$fairway" run tiny.ini --set run.output=dead \
+  --set model.smear=yes --set optimizer.scalar.learning_rate=0
+[ -s dead/weights.fw ] || fail "a run whose feature had no effect lost its weights"

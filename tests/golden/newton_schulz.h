@@ -4,6 +4,7 @@
 #define GOLDEN_NEWTON_SCHULZ_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 double round_to_bf16(double value); /* nearest even */
 double round_to_nothing(double value);
@@ -12,5 +13,9 @@ double round_to_nothing(double value);
  * orientation of g [rows, columns]; `keep` rounds every matrix that is stored. */
 void newton_schulz(const double *g, size_t rows, size_t columns, double (*keep)(double),
                    double *out);
+
+/* The same, rounded to bfloat16, with matrix products off by as much as sums in float32 are, as
+ * `seed` has it (0: not at all). What falls near a halfway case may then go to the other side. */
+void newton_schulz_bf16(const double *g, size_t rows, size_t columns, uint64_t seed, double *out);
 
 #endif

@@ -62,10 +62,14 @@ double reference_forward(struct reference *reference, const int32_t *inputs,
 /* Gradients of that mean, replacing what was there. After reference_forward. */
 void reference_backward(struct reference *reference);
 
-/* One optimizer step as recorded: gradients clipped to a norm of 0.3; Muon on the banks (rate
+/* One optimizer step as recorded: gradients, which stay so, clipped to a norm of 0.3; Muon on the banks (rate
  * 0.025, Nesterov momentum 0.95 from zero, everything in bfloat16, decay 0.04), AdamW on the rest
  * (0.9, 0.95, 1e-8; 0.035 for the tables, 0.025 else; decay 0.04). Returns the norm before. */
 double reference_step(struct reference *reference);
+
+/* The clip factor for a gradient norm, in the record's own float32 operations: another last bit
+ * sends other gradients to the other side in bfloat16. */
+float reference_clip(double norm);
 
 /* The parts of a weight's name that decide how it is trained. */
 int reference_is_bank(const char *name);
@@ -74,9 +78,9 @@ int reference_is_table(const char *name);
 /* Slot of the bigram table for the token after `before`; -1 before the first of a sequence. */
 int32_t reference_slot(int64_t slots, int32_t before, int32_t token);
 
-/* That Muon step for one matrix and its clipped gradient; `keep` rounds what the record keeps in
- * bfloat16, round_to_nothing gives the exact step. */
-void reference_muon(const double *gradient, size_t rows, size_t columns, double (*keep)(double),
+/* That Muon step for one matrix and its clipped gradient; exact, or with all that the record keeps
+ * in bfloat16 rounded, `seed` as for newton_schulz_bf16. */
+void reference_muon(const double *gradient, size_t rows, size_t columns, int bf16, uint64_t seed,
                     double *value);
 
 /* What forward and backward share. */
