@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "clock.h"
 #include "commands.h"
@@ -88,7 +89,8 @@ static fw_status score_artifact(struct pipeline *pipeline, const struct argument
         status = score_corpus(&scorer.session, scorer.model, scorer.artifact.table, corpus,
                               experiment->eval.mode, 0, report->cache_on, "evaluate",
                               &report->final, error);
-    report->seconds[PHASE_EVALUATE] += report->packed.seconds + report->final.seconds;
+    report->seconds[PHASE_LADDER] += report->packed.seconds;
+    report->seconds[PHASE_EVALUATE] += report->final.seconds;
     pipeline_note_effects(pipeline, scorer.session.host);
     scorer_close(&scorer);
     return status;
@@ -218,6 +220,19 @@ static fw_status read_plan(const struct arguments *arguments, struct plan *plan,
     return status;
 }
 
+static bool has_checkpoint(const struct plan *plan, int64_t seed) {
+    char path[PATH_MAX];
+    (void)snprintf(path, sizeof path, "%s/seed-%" PRId64 "/" CHECKPOINT_NAME, plan->output, seed);
+    return access(path, F_OK) == 0;
+}
+
+/* Seeds that were not begun start now; if none was, there is nothing to resume. */
+static bool resumes_seed(const struct plan *plan, int64_t seed) {
+    bool any = false;
+    for (size_t i = 0; i < plan->n_seeds; i++) any = any || has_checkpoint(plan, plan->seeds[i]);
+    return plan->resume && (!any || has_checkpoint(plan, seed));
+}
+
 /* The run of one seed: exactly that of an INI with this run.seed, in a directory of its own. */
 static fw_status run_seed(const struct arguments *arguments, const struct plan *plan, int64_t seed,
                           struct results *results, fw_error *error) {
@@ -230,7 +245,7 @@ static fw_status run_seed(const struct arguments *arguments, const struct plan *
     again.overrides[again.n_overrides++] = "run.seeds=";
     again.overrides[again.n_overrides++] = text[0];
     again.overrides[again.n_overrides++] = text[1];
-    FW_TRY(run_once(&again, plan->resume, error));
+    FW_TRY(run_once(&again, resumes_seed(plan, seed), error));
     return results_read(strchr(text[1], '=') + 1, results, error);
 }
 

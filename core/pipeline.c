@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "files.h"
 #include "pack.h"
+#include "qat.h"
 #include "scorer.h"
 #include "weights_file.h"
 
@@ -53,6 +54,7 @@ void pipeline_close(struct pipeline *pipeline) {
     model_destroy(pipeline->scoring);
     if (pipeline->averaged != pipeline->raw) free(pipeline->averaged);
     free(pipeline->raw);
+    free(pipeline->quantized);
     session_close(&pipeline->session);
     *pipeline = (struct pipeline){0};
 }
@@ -129,6 +131,7 @@ static void note_training(struct pipeline *pipeline, const struct model *model,
     const int64_t sequence = pipeline->session.experiment->data.sequence;
     report->training = *result;
     report->training.raw = report->training.averaged = NULL;
+    report->training.quantized = NULL;
     report->parameters = model_parameters(model);
     report->forward_backward_flops =
         3 * model_forward_flops(model, 1, sequence) * ((double)result->tokens / (double)sequence);
@@ -138,6 +141,7 @@ static void note_training(struct pipeline *pipeline, const struct model *model,
     report->seconds[PHASE_AVERAGE] = result->average_seconds;
     pipeline->raw = result->raw;
     pipeline->averaged = result->averaged;
+    pipeline->quantized = result->quantized;
     pipeline_note_effects(pipeline, pipeline->session.host);
 }
 
@@ -291,6 +295,17 @@ static fw_status pack_to_limit(struct pipeline *pipeline, const float *weights,
     return FW_OK;
 }
 
+/* Said at the end of the run, as other features that took no part. */
+static void check_quantized(struct pipeline *pipeline, const struct artifact *artifact) {
+    struct train_result *training = &pipeline->report.training;
+    fw_error why = {.struct_size = sizeof why};
+    if (pipeline->quantized == NULL || training->shortfall != FW_OK) return;
+    training->shortfall = qat_check_packed(pipeline->quantized, pipeline->scoring,
+                                           artifact->streams, artifact->n_streams, &why);
+    (void)snprintf(training->shortfall_message, sizeof training->shortfall_message, "%s",
+                   why.message);
+}
+
 static fw_status write_artifact(struct pipeline *pipeline, const struct token_table *table,
                                 const float *weights, const char *path, struct artifact *artifact,
                                 fw_error *error) {
@@ -306,6 +321,7 @@ fw_status pipeline_pack(struct pipeline *pipeline, const struct token_table *tab
     struct artifact artifact = {0};
     fw_status status = write_artifact(pipeline, table, weights, path, &artifact, error);
     progress_end(&pipeline->session.progress);
+    if (status == FW_OK) check_quantized(pipeline, &artifact);
     if (status == FW_OK) status = sha256_file(path, pipeline->report.artifact_hash, error);
     pipeline->report.artifact_bytes = artifact.file_bytes;
     artifact_free(&artifact);

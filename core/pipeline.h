@@ -10,6 +10,7 @@ struct pipeline {
     struct model *scoring; /* for inference */
     float *raw,
         *averaged;     /* host arenas of the trained weights; the same one if nothing averages */
+    bool *quantized;   /* weights that were trained quantization-aware; NULL: none */
     bool resume;       /* set by the verb: train on from RUN/checkpoint.fw */
     bool keep_sources; /* set by the verb: leave the packed sources as RUN/code.tar.xz */
     struct report report;

@@ -1,6 +1,5 @@
 #include "qat.h"
 
-#include <fairway/quantizer.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -153,6 +152,30 @@ bool qat_covers(const struct qat *q, uint32_t index) {
     for (uint32_t i = 0; q != NULL && i < q->n; i++)
         if (q->weights[i] == index) return true;
     return false;
+}
+
+fw_status qat_check_packed(const bool *covered, const struct model *model, const fw_stream *streams,
+                           uint32_t n_streams, fw_error *error) {
+    for (uint32_t i = 0; i < n_streams;) {
+        const uint32_t tensor = streams[i].tensor;
+        bool symbols = false, floats = true;
+        for (; i < n_streams && streams[i].tensor == tensor; i++) {
+            symbols = symbols || streams[i].kind == FW_STREAM_SYMBOLS;
+            floats = floats && streams[i].kind == FW_STREAM_FLOATS;
+        }
+        const char *name = model_weight(model, tensor)->name;
+        if (symbols && !covered[tensor])
+            return fw_fail(error, FW_E_LIMIT,
+                           "%s was packed quantized, but run.qat_below did not reach it: the "
+                           "quantizer's fake_quantize and its streams disagree",
+                           name);
+        if (floats && covered[tensor])
+            return fw_fail(error, FW_E_LIMIT,
+                           "%s was trained as if quantized, but packed as it is: the quantizer's "
+                           "fake_quantize and its streams disagree",
+                           name);
+    }
+    return FW_OK;
 }
 
 /* ---- effects ---- */

@@ -7,6 +7,8 @@
 #ifndef FAIRWAY_QAT_H
 #define FAIRWAY_QAT_H
 
+#include <fairway/quantizer.h>
+
 #include "model.h"
 #include "schedule.h"
 
@@ -30,6 +32,12 @@ fw_status qat_apply(const struct qat *qat, const fw_step *step, fw_error *error)
 
 /* Whether weight `index` is one of those. */
 bool qat_covers(const struct qat *qat, uint32_t index);
+
+/* Hold what was trained against what was packed: E_LIMIT, naming the tensor, when one that
+ * `covered` (an entry for each weight) has was packed as plain floats, or one that it lacks was
+ * packed as symbols. */
+fw_status qat_check_packed(const bool *covered, const struct model *model, const fw_stream *streams,
+                           uint32_t n_streams, fw_error *error);
 
 /* At the end: state to the host how many weights differ from what they would be computed with, and
  * by how much: qat_changed_weights and qat_relative_distance. The compute copies are the masters

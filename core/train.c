@@ -66,6 +66,16 @@ static fw_status note_shortfall(struct train_result *result, fw_status status, c
     return FW_OK;
 }
 
+static fw_status export_quantized(const struct trainer *t, struct train_result *result,
+                                  fw_error *error) {
+    const uint32_t n = model_n_weights(t->options->model);
+    if (t->qat == NULL) return FW_OK;
+    result->quantized = calloc(n, sizeof *result->quantized);
+    if (result->quantized == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for a list");
+    for (uint32_t i = 0; i < n; i++) result->quantized[i] = qat_covers(t->qat, i);
+    return FW_OK;
+}
+
 static fw_status export_average(struct trainer *t, struct train_result *result, fw_error *error) {
     const int64_t n = model_arena_count(t->options->model);
     fw_error why = {.struct_size = sizeof why};
@@ -110,6 +120,7 @@ static fw_status export_weights(struct trainer *t, struct train_result *result, 
     fw_error why = {.struct_size = sizeof why};
     fw_status status = qat_state_effects(t->qat, &why);
     FW_TRY(note_shortfall(result, status, &why, error));
+    FW_TRY(export_quantized(t, result, error));
     optimizers_destroy(t->optimizers);
     t->optimizers = NULL;
     result->raw = malloc((size_t)model_arena_count(model) * sizeof *result->raw);
@@ -207,6 +218,7 @@ fw_status trainer_run(struct trainer *t, struct log *log, struct train_result *r
     progress_end(t->options->progress);
     if (status != FW_OK) {
         free(made.raw);
+        free(made.quantized);
         return status;
     }
     made.steps = t->step;

@@ -37,6 +37,8 @@ struct train_result {
     /* The weights are as trained, but a feature that is on took no part: what and why. */
     fw_status shortfall;
     char shortfall_message[1016];
+    bool
+        *quantized; /* for each weight, see qat_check_packed; NULL: nothing was; the caller frees */
     bool averaged_is_raw;  /* nothing averages, or the averager took no part */
     float *raw, *averaged; /* host arenas, the same one if so; the caller frees */
 };

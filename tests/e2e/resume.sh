@@ -105,3 +105,16 @@ cp good killed/checkpoint.fw
 "$fairway" run long.ini --set run.output=killed --set run.checkpoint_every=0 --set run.steps=20 \
   --set run.warmdown_steps=18 --set average.every=1 >/dev/null
 cmp good killed/checkpoint.fw || fail "a run without checkpoints removed one"
+
+# Several seeds: those that were not begun begin, the others go on.
+few() { "$fairway" run tiny.ini --set run.output=few --set run.seeds=1,2 --set run.checkpoint_every=5 "$@"; }
+refuse 'few/seed-1/checkpoint.fw: there is no checkpoint' few --resume
+few >/dev/null
+cp few/seed-1/model.fairway first.fairway
+cp few/seed-2/model.fairway second.fairway
+rm -r few/seed-2 few/results.json
+few --resume >/dev/null
+cmp first.fairway few/seed-1/model.fairway || fail "a seed that was resumed has another artifact"
+cmp second.fairway few/seed-2/model.fairway || fail "a seed that began on --resume has another artifact"
+grep -q '"event":"resume"' few/seed-1/log.jsonl || fail "the first seed began anew"
+[ -s few/results.json ] || fail "resumed seeds have no results"
