@@ -32,6 +32,7 @@ struct cache_stream {
     uint32_t *pending;     /* scored tokens that the cache has not been told yet */
     uint32_t *told;        /* the block handed to update(), which may keep the pointer */
     uint32_t n_pending, room, update_every;
+    bool unverified; /* declared, whatever it states */
     uint64_t last_position;
     uint64_t n_unverified, n_audits;
     double sum_of_sums;
@@ -71,7 +72,7 @@ static fw_status allocate(struct cache_stream *s, const struct token_table *tabl
 /* What can be refused by its description alone. */
 static fw_status check_declared(const struct cache_stream *s, bool allow_unverified,
                                 fw_error *error) {
-    if (choice_is_unverified(s->choice) && !allow_unverified)
+    if (s->unverified && !allow_unverified)
         return fw_fail(
             error, FW_E_PROTOCOL,
             "it states no distribution that sums to one over the vocabulary, so that its "
@@ -104,6 +105,7 @@ fw_status cache_stream_open(const struct plugin_choice *choice, const fw_host *h
     if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for a cache");
     made->choice = choice;
     made->cache = choice->entry->plugin->vtable;
+    made->unverified = made->summary.invalid = choice_is_unverified(choice);
     fw_error why = {.struct_size = sizeof why};
     fw_status status = check_declared(made, allow_unverified, &why);
     if (status == FW_OK) status = allocate(made, table, &why);
@@ -224,7 +226,8 @@ static fw_status predict(struct cache_stream *s, const fw_row *row, uint32_t tar
                    "predict", &why, error));
     const fw_prediction stated = handed;
     FW_TRY(prediction_probability(s->buffers, row, &stated, target, probability, error));
-    return stated.form == FW_PREDICT_UNVERIFIED ? audit_unverified(s, row, &stated, error) : FW_OK;
+    const bool audited = s->unverified || stated.form == FW_PREDICT_UNVERIFIED;
+    return audited ? audit_unverified(s, row, &stated, error) : FW_OK;
 }
 
 static fw_status failed(const struct cache_stream *s, fw_status status, const fw_error *why,

@@ -20,13 +20,14 @@
 
 struct cache_stream;
 
-/* mean_sum and largest_sum are asked of the cache itself, so they describe a careless cache, not a
- * dishonest one: what is certain is `invalid`. */
+/* `invalid`: the cache declares itself unverified, or once stated that form. mean_sum and
+ * largest_sum are asked of the cache itself, so they describe a careless cache, not a dishonest
+ * one. */
 struct cache_summary {
     uint64_t changed;      /* positions whose probability differs from the model's */
     uint64_t memory_bytes; /* 0 when the cache does not say */
     bool invalid;
-    double mean_sum, largest_sum; /* of sampled unverified predictions */
+    double mean_sum, largest_sum; /* of samples of what is invalid */
 };
 
 /* `targets`: how many positions will be scored. `allow_unverified`: eval.on_violation = report;

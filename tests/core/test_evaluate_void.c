@@ -33,6 +33,21 @@ static void test_unverified(void **state) {
     model_destroy(model);
 }
 
+/* A cache that declares itself unverified may be shown what comes later, so the form that it states
+ * in the end saves nothing: the mark stays, and what is stated is measured. */
+static void test_declared_unverified(void **state) {
+    (void)state;
+    script.vtable.unverified = 1; /* its script states a mix */
+    experiment.eval.on_violation = EVAL_VIOLATION_REPORT;
+    for (int faithful = 0; faithful < 2; faithful++) {
+        experiment.eval.faithful = faithful != 0;
+        const struct evaluate_result result = evaluate_with(1, EVAL_SLIDING, true);
+        assert_true(result.invalid);
+        assert_close(result.mean_sum, 1, 1e-12);
+        assert_close(result.largest_sum, 1, 1e-12);
+    }
+}
+
 /* ---- faithful to record 993 ---- */
 
 /* How often windows of a faithful pass score each target, and where its context begins then. */
@@ -233,6 +248,7 @@ int main(void) {
 #define CHECKED(test) cmocka_unit_test_setup_teardown(test, evaluate_setup, evaluate_teardown)
     const struct CMUnitTest tests[] = {
         CHECKED(test_unverified),
+        CHECKED(test_declared_unverified),
         CHECKED(test_faithful_score),
         CHECKED(test_faithful_leaves_plain_alone),
         CHECKED(test_windows_told),

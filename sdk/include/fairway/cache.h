@@ -113,7 +113,7 @@ typedef struct fw_cache {
     uint64_t (*memory_bytes)(void *self);
 
     /* 1: its predictions are of the unverified form; refused before any work is done unless
-     * [eval] on_violation = report. */
+     * [eval] on_violation = report. Its score is INVALID whatever form it states in the end. */
     uint32_t unverified;
     uint32_t context_tokens; /* what fw_row.context shall hold, at most 256; 0: nothing */
 } fw_cache;
