@@ -1,6 +1,8 @@
 #include "checkpoint.h"
 
 #include <errno.h>
+#include <inttypes.h>
+#include <math.h>
 #include <sha2.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 
 static const char magic[8] = {'F', 'W', 'C', 'H', 'E', 'C', 'K', 'P'};
 enum { FORMAT_VERSION = 1, HASH_BYTES = 32, CHUNK = 1 << 20 };
+static const int64_t LARGEST_STEP = INT64_C(1) << 53; /* a run's log holds steps as doubles */
 
 struct checkpoint_file {
     char *path;
@@ -127,6 +130,17 @@ static void take_hash(struct byte_reader *reader, uint8_t hash[32]) {
     if (data != NULL) memcpy(hash, data, HASH_BYTES);
 }
 
+/* Whoever wrote the file: a clock that is no number never runs out, a step too large overflows. */
+static fw_status check_numbers(const struct checkpoint_file *file, fw_error *error) {
+    const struct checkpoint *c = &file->contents;
+    if (c->step >= 0 && c->step <= LARGEST_STEP && c->elapsed >= 0 && isfinite(c->elapsed) &&
+        isfinite(c->mean_loss) && isfinite(c->lowest_scale))
+        return FW_OK;
+    return fw_fail(error, FW_E_FORMAT,
+                   "%s: step %" PRId64 " after %g s, loss %g, scale %g: no run has such", file->path,
+                   c->step, c->elapsed, c->mean_loss, c->lowest_scale);
+}
+
 static fw_status take_header(struct checkpoint_file *file, fw_error *error) {
     struct byte_reader reader = {file->data, file->size - HASH_BYTES, sizeof magic + 4, false};
     struct checkpoint *c = &file->contents;
@@ -146,8 +160,9 @@ static fw_status take_header(struct checkpoint_file *file, fw_error *error) {
     const uint64_t memory_bytes = bytes_take_u64(&reader);
     file->memory = reader.offset;
     file->memory_bytes = reader.size - reader.offset;
-    if (!reader.failed && memory_bytes == file->memory_bytes && c->step >= 0) return FW_OK;
-    return fw_fail(error, FW_E_FORMAT, "%s: its parts do not add up to its size", file->path);
+    if (reader.failed || memory_bytes != file->memory_bytes)
+        return fw_fail(error, FW_E_FORMAT, "%s: its parts do not add up to its size", file->path);
+    return check_numbers(file, error);
 }
 
 static fw_status verify(struct checkpoint_file *file, fw_error *error) {

@@ -93,6 +93,9 @@ static fw_status layout_identity(const struct trainer *t, uint8_t hash[32], fw_e
 
 /* ---- checkpoints ---- */
 
+_Static_assert(1 + OPTIMIZER_GROUPS + FW_MAX_SLOTS <= CHECKPOINT_PIECES,
+               "masters, optimizers' and averager's slots must fit a checkpoint");
+
 static struct checkpoint_memory device_memory(const struct trainer *t) {
     const struct model *model = t->options->model;
     struct checkpoint_memory memory = {.device = t->options->host->device};

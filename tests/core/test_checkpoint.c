@@ -2,6 +2,7 @@
  * sizes are refused with the reason, and a failed write costs nothing. */
 #include <checkpoint.h>
 #include <host.h>
+#include <math.h>
 #include <session.h>
 
 #include "workspace.h"
@@ -129,6 +130,30 @@ static void test_missing_and_unfitting(void **state) {
     close_fixture(&f);
 }
 
+/* Intact, but of no run: a clock that is no number would never run out. */
+static void test_impossible_numbers(void **state) {
+    (void)state;
+    struct fixture f;
+    struct checkpoint_file *file = NULL;
+    open_fixture(&f);
+    f.memory.n = 1;
+    const struct checkpoint good = f.checkpoint;
+    struct checkpoint bad[6] = {good, good, good, good, good, good};
+    bad[0].elapsed = NAN;
+    bad[1].elapsed = -1;
+    bad[2].elapsed = INFINITY;
+    bad[3].mean_loss = NAN;
+    bad[4].lowest_scale = NAN;
+    bad[5].step = INT64_MAX;
+    for (int i = 0; i < 6; i++) {
+        assert_ok(checkpoint_write("c", &bad[i], &f.memory, &error), &error);
+        assert_fails(checkpoint_open("c", &file, &error), FW_E_FORMAT, &error, "c: ",
+                     "no run has such");
+        assert_null(file);
+    }
+    close_fixture(&f);
+}
+
 static void test_full_disk(void **state) {
     (void)state;
     struct fixture f;
@@ -153,6 +178,7 @@ static void test_full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_damage),
-                                       TEST(test_missing_and_unfitting), TEST(test_full_disk)};
+                                       TEST(test_missing_and_unfitting), TEST(test_impossible_numbers),
+                                       TEST(test_full_disk)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
