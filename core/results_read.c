@@ -45,9 +45,10 @@ static void copy_text(const cJSON *object, const char *key, char *out, size_t si
     (void)snprintf(out, size, "%s", cJSON_IsString(found) ? found->valuestring : "");
 }
 
-static bool flag_or(const cJSON *object, const char *key, bool otherwise) {
+/* True where nothing is said; anything but `true` speaks against a score. */
+static bool flag(const cJSON *object, const char *key) {
     const cJSON *found = item(object, key);
-    return cJSON_IsBool(found) ? cJSON_IsTrue(found) != 0 : otherwise;
+    return found == NULL || cJSON_IsTrue(found);
 }
 
 /* A whole number from 0 on, as seeds and steps are; -1 when it is none. */
@@ -82,8 +83,8 @@ static void add_score(const cJSON *object, struct run_result *run) {
     const double nats = number_or(object, "nats", NAN);
     score->nats_per_token =
         number_or(object, "nats_per_token", score->targets > 0 ? nats / score->targets : NAN);
-    score->valid = flag_or(object, "valid", true);
-    score->fair = flag_or(object, "fair", true);
+    score->valid = flag(object, "valid");
+    score->fair = flag(object, "fair");
     explain(object, score);
 }
 
@@ -153,8 +154,8 @@ static fw_status read_list(const cJSON *reference, const char *kind, const char 
         score->bpb = one->valuedouble;
         score->nats_per_token =
             cJSON_IsNumber(other) ? other->valuedouble : score->bpb * log(2.0) * bytes_per_token;
-        score->valid = flag_or(object, "valid", true);
-        score->fair = flag_or(object, "fair", true);
+        score->valid = flag(object, "valid");
+        score->fair = flag(object, "fair");
         explain(object, score);
     }
     return FW_OK;

@@ -111,9 +111,15 @@ static void honest_scores(void **state) {
     write_receipt(
         "d.json", 4, HASH_A, 1.5,
         ", \"sliding_fair\": {\"bpb\": 1.55}, \"cached\": {\"bpb\": 0.4, \"fair\": false}");
-    static const char *const names[] = {"counterpart", "cached", "sliding", "sliding_fair"};
-    static const char *const files[] = {"a.json", "b.json", "c.json", "d.json"};
-    for (size_t i = 0; i < 4; i++) {
+    /* What is said of a score in any other way than `true` does not make it count. */
+    write_receipt("e.json", 5, HASH_A, 1.5, ", \"cached\": {\"bpb\": 0.5, \"valid\": 0}");
+    write_receipt("f.json", 6, HASH_A, 1.5, ", \"cached\": {\"bpb\": 0.5, \"valid\": \"no\"}");
+    write_receipt("g.json", 7, HASH_A, 1.5, ", \"cached\": {\"bpb\": 0.5, \"fair\": null}");
+    static const char *const names[] = {"counterpart", "cached",  "sliding", "sliding_fair",
+                                        "sliding",     "sliding", "sliding"};
+    static const char *const files[] = {"a.json", "b.json", "c.json", "d.json",
+                                        "e.json", "f.json", "g.json"};
+    for (size_t i = 0; i < 7; i++) {
         read_well(results, files[i]);
         assert_string_equal(results_honest(results, i)->name, names[i]);
     }
