@@ -137,8 +137,8 @@ static fw_status check_numbers(const struct checkpoint_file *file, fw_error *err
         isfinite(c->mean_loss) && isfinite(c->lowest_scale))
         return FW_OK;
     return fw_fail(error, FW_E_FORMAT,
-                   "%s: step %" PRId64 " after %g s, loss %g, scale %g: no run has such", file->path,
-                   c->step, c->elapsed, c->mean_loss, c->lowest_scale);
+                   "%s: step %" PRId64 " after %g s, loss %g, scale %g: no run has such",
+                   file->path, c->step, c->elapsed, c->mean_loss, c->lowest_scale);
 }
 
 static fw_status take_header(struct checkpoint_file *file, fw_error *error) {

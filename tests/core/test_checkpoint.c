@@ -147,8 +147,8 @@ static void test_impossible_numbers(void **state) {
     bad[5].step = INT64_MAX;
     for (int i = 0; i < 6; i++) {
         assert_ok(checkpoint_write("c", &bad[i], &f.memory, &error), &error);
-        assert_fails(checkpoint_open("c", &file, &error), FW_E_FORMAT, &error, "c: ",
-                     "no run has such");
+        assert_fails(checkpoint_open("c", &file, &error), FW_E_FORMAT, &error,
+                     "c: ", "no run has such");
         assert_null(file);
     }
     close_fixture(&f);
@@ -178,7 +178,7 @@ static void test_full_disk(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {TEST(test_round_trip), TEST(test_damage),
-                                       TEST(test_missing_and_unfitting), TEST(test_impossible_numbers),
-                                       TEST(test_full_disk)};
+                                       TEST(test_missing_and_unfitting),
+                                       TEST(test_impossible_numbers), TEST(test_full_disk)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

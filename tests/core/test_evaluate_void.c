@@ -247,14 +247,10 @@ static void test_checked_before_any_work(void **state) {
 int main(void) {
 #define CHECKED(test) cmocka_unit_test_setup_teardown(test, evaluate_setup, evaluate_teardown)
     const struct CMUnitTest tests[] = {
-        CHECKED(test_unverified),
-        CHECKED(test_declared_unverified),
-        CHECKED(test_faithful_score),
-        CHECKED(test_faithful_leaves_plain_alone),
-        CHECKED(test_windows_told),
-        CHECKED(test_ranks_begin_cold),
-        CHECKED(test_counterpart),
-        CHECKED(test_checked_before_any_work),
+        CHECKED(test_unverified),     CHECKED(test_declared_unverified),
+        CHECKED(test_faithful_score), CHECKED(test_faithful_leaves_plain_alone),
+        CHECKED(test_windows_told),   CHECKED(test_ranks_begin_cold),
+        CHECKED(test_counterpart),    CHECKED(test_checked_before_any_work),
     };
     return cmocka_run_group_tests(tests, evaluate_open_session, evaluate_close_session);
 }
