@@ -109,7 +109,8 @@ static fw_status check_ops(const struct model *model, fw_error *error) {
     return fw_fail(error, FW_E_UNSUPPORTED, "the device lacks an op that the model needs");
 }
 
-static fw_status build(struct model *model, fw_error *error) {
+/* All that can be known before any memory of the model's size is taken. */
+static fw_status declare(struct model *model, fw_error *error) {
     FW_TRY(check_ops(model, error));
     model->layer = calloc((size_t)model->layers, sizeof *model->layer);
     if (model->layer == NULL)
@@ -117,12 +118,11 @@ static fw_status build(struct model *model, fw_error *error) {
     arrange_layers(model);
     for (int32_t i = 0; i < (int32_t)model->layers; i++) FW_TRY(create_layer(model, i, error));
     FW_TRY(arrange_tables(model, error));
-    FW_TRY(model_declare_weights(model, error));
-    FW_TRY(model_allocate_weights(model, error));
-    return model_allocate_activations(model, error);
+    return model_declare_weights(model, error);
 }
 
-fw_status model_create(const struct model_options *options, struct model **model, fw_error *error) {
+static fw_status create_declared(const struct model_options *options, struct model **model,
+                                 fw_error *error) {
     struct model *made = calloc(1, sizeof *made);
     if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for a model");
     const struct model_keys *keys = &options->experiment->model;
@@ -136,7 +136,27 @@ fw_status model_create(const struct model_options *options, struct model **model
     made->vocabulary = options->vocabulary;
     made->softcap = (float)keys->softcap;
     made->max_rows = options->batch * options->tokens;
-    const fw_status status = build(made, error);
+    const fw_status status = declare(made, error);
+    if (status == FW_OK)
+        *model = made;
+    else
+        model_destroy(made);
+    return status;
+}
+
+fw_status model_count(const struct model_options *options, int64_t *parameters, fw_error *error) {
+    struct model *declared = NULL;
+    FW_TRY(create_declared(options, &declared, error));
+    *parameters = declared->parameters;
+    model_destroy(declared);
+    return FW_OK;
+}
+
+fw_status model_create(const struct model_options *options, struct model **model, fw_error *error) {
+    struct model *made = NULL;
+    FW_TRY(create_declared(options, &made, error));
+    fw_status status = model_allocate_weights(made, error);
+    if (status == FW_OK) status = model_allocate_activations(made, error);
     if (status == FW_OK)
         *model = made;
     else

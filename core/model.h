@@ -31,6 +31,9 @@ struct model_options {
 fw_status model_create(const struct model_options *options, struct model **model, fw_error *error);
 void model_destroy(struct model *model); /* NULL is fine */
 
+/* The parameters that model_create would allocate for these options; it errs as that does. */
+fw_status model_count(const struct model_options *options, int64_t *parameters, fw_error *error);
+
 /* Weights, in a stable order: the embedding, then each layer's attention and MLP. */
 uint32_t model_n_weights(const struct model *model);
 const fw_weight *model_weight(const struct model *model, uint32_t index);

@@ -9,13 +9,17 @@ fw_status scorer_config_text(const struct session *session, char **text, fw_erro
     return config_artifact_text(session->config, text, error);
 }
 
+static struct model_options scoring_options(const struct session *session, uint32_t vocabulary) {
+    return (struct model_options){.experiment = session->experiment,
+                                  .host = session->services,
+                                  .vocabulary = vocabulary,
+                                  .batch = session->experiment->eval.batch,
+                                  .tokens = evaluate_window(session->experiment)};
+}
+
 fw_status scoring_model(const struct session *session, uint32_t vocabulary, struct model **model,
                         fw_error *error) {
-    const struct model_options options = {.experiment = session->experiment,
-                                          .host = session->services,
-                                          .vocabulary = vocabulary,
-                                          .batch = session->experiment->eval.batch,
-                                          .tokens = evaluate_window(session->experiment)};
+    const struct model_options options = scoring_options(session, vocabulary);
     return model_create(&options, model, error);
 }
 
@@ -53,30 +57,35 @@ static fw_status load_weights(struct scorer *scorer, fw_error *error) {
  * what claims more would only make us allocate memory for it. */
 enum { PARAMETERS_PER_BYTE = 64, BYTES_PER_PACKED_BYTE = 65536, PACKED_BYTES_FREE = 4096 };
 
-/* The model that the configuration declares, without its attention, against what the file holds. */
+/* The model that the configuration declares against what the file holds. */
+static fw_status check_model(const struct scorer *scorer, double bytes, fw_error *error) {
+    const struct model_options options =
+        scoring_options(&scorer->session, scorer->artifact.table->vocabulary);
+    int64_t parameters = 0;
+    fw_error why = {.struct_size = sizeof why};
+    const fw_status status = model_count(&options, &parameters, &why);
+    if (status != FW_OK) /* larger than any model: no better than larger than this file */
+        return fw_fail(error, status == FW_E_LIMIT ? FW_E_FORMAT : status, "%s", why.message);
+    if ((double)parameters <= PARAMETERS_PER_BYTE * bytes) return FW_OK;
+    return fw_fail(error, FW_E_FORMAT,
+                   "its configuration declares a model of %lld parameters, but its streams hold "
+                   "%.0f bytes",
+                   (long long)parameters, bytes);
+}
+
 static fw_status check_size(const struct scorer *scorer, fw_error *error) {
     const struct artifact *artifact = &scorer->artifact;
-    const struct model_keys *keys = &scorer->session.experiment->model;
-    const double parameters =
-        (double)keys->width * ((double)artifact->table->vocabulary +
-                               2 * (double)keys->layers * (double)keys->mlp_width) +
-        (double)keys->bigram_slots * (double)keys->bigram_width;
     double bytes = 0;
     for (uint32_t i = 0; i < artifact->n_streams; i++) {
         const fw_stream *stream = &artifact->streams[i];
         bytes +=
             (double)stream->rows * (double)stream->columns * (double)fw_dtype_size(stream->dtype);
     }
-    if (parameters > PARAMETERS_PER_BYTE * bytes)
-        return fw_fail(error, FW_E_FORMAT,
-                       "its configuration declares a model of at least %.0f parameters, but its "
-                       "streams hold %.0f bytes",
-                       parameters, bytes);
     if (bytes > BYTES_PER_PACKED_BYTE * ((double)artifact->payload_bytes + PACKED_BYTES_FREE))
         return fw_fail(error, FW_E_FORMAT,
                        "its payload of %zu bytes cannot hold the %.0f bytes of its streams",
                        artifact->payload_bytes, bytes);
-    return FW_OK;
+    return check_model(scorer, bytes, error);
 }
 
 static fw_status rebuild(struct scorer *scorer, fw_error *error) {

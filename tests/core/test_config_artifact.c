@@ -178,8 +178,18 @@ static void nothing_else_is_set(void **state) {
 
 static void no_model_beyond_the_file(void **state) {
     (void)state;
-    hostile("[model]\nwidth = 65536\nlayers = 256\nmlp_width = 1048576\n", "at least 351",
+    hostile("[model]\nwidth = 65536\nlayers = 256\nmlp_width = 1048576\n", "more than 2^40");
+    /* Large in one part alone: attention, the pairs' projection, the value embedding. */
+    hostile("[model]\nwidth = 2048\nlayers = 1\nmlp_width = 1\n", "parameters",
             "streams hold 10000 bytes");
+#define NARROW                                                                                     \
+    "[attention]\nheads = 2\nkv_heads = 1\nrope_dims = 4\n"                                        \
+    "[model]\nwidth = 16\nlayers = 1\nmlp_width = 1\n"
+    hostile(NARROW "bigram_slots = 2\nbigram_width = 65536\n", "parameters",
+            "streams hold 10000 bytes");
+    hostile(NARROW "value_layers = 0\nvalue_width = 65536\n", "parameters",
+            "streams hold 10000 bytes");
+    hostile(NARROW, "stream");
 }
 
 #define in_workspace(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
