@@ -6,6 +6,7 @@
 
 #include "files.h"
 #include "params.h"
+#include "text.h"
 
 static const char *const phase_names[PHASES] = {
     [PHASE_LOAD] = "load",         [PHASE_PRIME] = "prime",           [PHASE_TRAIN] = "train",
@@ -52,18 +53,6 @@ static void each_effect(const struct report *report,
 }
 
 /* ---- the table ---- */
-
-static const char *with_commas(uint64_t value, char out[32]) {
-    char digits[24];
-    const int n = snprintf(digits, sizeof digits, "%" PRIu64, value);
-    int at = 0;
-    for (int i = 0; i < n; i++) {
-        if (i > 0 && (n - i) % 3 == 0) out[at++] = ',';
-        out[at++] = digits[i];
-    }
-    out[at] = '\0';
-    return out;
-}
 
 void report_print_score_header(void) {
     (void)printf("%-32s %10s %10s\n", "bits per byte, counting bytes of", "tokens", "raw text");
@@ -120,10 +109,10 @@ void report_print_caches(const struct experiment *experiment,
 
 /* The same weights at each stage, scored plainly, on the same tokens. */
 static void print_stages(const struct experiment *experiment, const struct report *report) {
-    char label[128], remark[128] = "", count[32];
+    char label[128], remark[128] = "", count[TEXT_COMMAS_BYTES];
     if (report->packed.targets < report->final.fair_model.targets)
         (void)snprintf(remark, sizeof remark, "on the first %s tokens",
-                       with_commas(report->packed.targets + 1, count));
+                       text_with_commas(report->packed.targets + 1, count));
     report_print_score("raw weights, plain", &report->raw.model, remark);
     if (report->average_on) {
         (void)snprintf(label, sizeof label, "averaged (%.16s), plain",
@@ -147,15 +136,15 @@ static void print_scores(const struct session *session, const struct report *rep
 
 void report_print_fit(const struct report *report) {
     const struct pack_result *pack = &report->pack;
-    char pruned[32], full[32];
+    char pruned[TEXT_COMMAS_BYTES], full[TEXT_COMMAS_BYTES];
     if (pack->rate >= 1) return;
     if (report->pruned_weights > 0)
         (void)printf("  pruned %s weights to fit",
-                     with_commas((uint64_t)report->pruned_weights, pruned));
+                     text_with_commas((uint64_t)report->pruned_weights, pruned));
     else
         (void)printf("  quantized more coarsely to fit");
     (void)printf(" (rate %.4g, %d encodes; %s bytes at rate 1)\n", pack->rate, pack->encodes,
-                 with_commas(pack->full_bytes, full));
+                 text_with_commas(pack->full_bytes, full));
 }
 
 static void print_bytes(const struct session *session, const struct report *report) {
@@ -164,12 +153,12 @@ static void print_bytes(const struct session *session, const struct report *repo
     const bool sources = report->code.sources >= report->code.binaries;
     const uint64_t most = (uint64_t)session->experiment->run.size_limit;
     (void)printf("\nbytes\n  model %s + code %s = %s of %s%s\n",
-                 with_commas(report->artifact_bytes, model),
-                 with_commas(report->code.counted, code), with_commas(sum, total),
-                 with_commas(most, limit), sum > most ? "  OVER THE LIMIT" : "");
+                 text_with_commas(report->artifact_bytes, model),
+                 text_with_commas(report->code.counted, code), text_with_commas(sum, total),
+                 text_with_commas(most, limit), sum > most ? "  OVER THE LIMIT" : "");
     (void)printf("  code counts as its packed %s (its %s: %s)\n", sources ? "sources" : "binaries",
                  sources ? "binaries" : "sources",
-                 with_commas(sources ? report->code.binaries : report->code.sources, other));
+                 text_with_commas(sources ? report->code.binaries : report->code.sources, other));
     report_print_fit(report);
 }
 
@@ -207,8 +196,8 @@ static void print_training(const struct report *report) {
     const struct train_result *t = &report->training;
     char parameters[32], steps[32], tokens[32];
     (void)printf("%s parameters; %s steps, %s tokens, %.0f tokens/s, %.1f GFLOP/s; loss %.4f\n\n",
-                 with_commas((uint64_t)report->parameters, parameters),
-                 with_commas((uint64_t)t->steps, steps), with_commas(t->tokens, tokens),
+                 text_with_commas((uint64_t)report->parameters, parameters),
+                 text_with_commas((uint64_t)t->steps, steps), text_with_commas(t->tokens, tokens),
                  per_second((double)t->tokens, t->seconds),
                  per_second(report->forward_backward_flops, t->seconds) / 1e9, t->loss);
 }
