@@ -153,6 +153,17 @@ static fw_status compare(struct pipeline *pipeline, fw_error *error) {
     return FW_OK;
 }
 
+/* The receipt says what the run says at its end. */
+static fw_status close_report(struct pipeline *pipeline, fw_error *error) {
+    fw_error why = {.struct_size = sizeof why};
+    const fw_status effects = pipeline_check_effects(pipeline, &why);
+    struct report *report = &pipeline->report;
+    (void)snprintf(report->failure, sizeof report->failure, "%s", why.message);
+    FW_TRY(report_write_receipt(&pipeline->session, report, error));
+    report_print(&pipeline->session, report);
+    return effects == FW_OK ? FW_OK : fw_fail(error, effects, "%s", why.message);
+}
+
 /* Whatever fails, what was made before it is on disk. */
 static fw_status run(struct pipeline *pipeline, const struct arguments *arguments,
                      fw_error *error) {
@@ -165,9 +176,7 @@ static fw_status run(struct pipeline *pipeline, const struct arguments *argument
     FW_TRY(score_artifact(pipeline, arguments, path, error));
     FW_TRY(log_final(pipeline, error));
     FW_TRY(compare(pipeline, error));
-    FW_TRY(report_write_receipt(&pipeline->session, &pipeline->report, error));
-    report_print(&pipeline->session, &pipeline->report);
-    return pipeline_check_effects(pipeline, error);
+    return close_report(pipeline, error);
 }
 
 static fw_status run_once(const struct arguments *arguments, bool resume, fw_error *error) {

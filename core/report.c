@@ -332,6 +332,8 @@ static cJSON *make_receipt(const struct session *session, const struct report *r
     cJSON *receipt = cJSON_CreateObject();
     (void)cJSON_AddStringToObject(receipt, "fairway", FAIRWAY_VERSION);
     (void)cJSON_AddStringToObject(receipt, "name", experiment->run.name);
+    if (report->failure[0] != '\0')
+        (void)cJSON_AddStringToObject(receipt, "failure", report->failure);
     (void)cJSON_AddStringToObject(receipt, "config_sha256", experiment->hash);
     (void)cJSON_AddStringToObject(receipt, "experiment_sha256", experiment->seedless_hash);
     (void)cJSON_AddNumberToObject(receipt, "seed", (double)experiment->run.seed);

@@ -56,6 +56,7 @@ struct report {
     size_t validation_text;                       /* raw bytes that they stand for */
     struct report_effect effects[REPORT_EFFECTS]; /* that plugins and training stated */
     size_t n_effects;
+    char failure[1024]; /* why the run is none, though all of it is on disk; "": it is one */
 };
 
 /* Note an effect; the last size of a name counts. Beyond REPORT_EFFECTS names it is dropped. */
@@ -82,7 +83,8 @@ bool report_is_invalid(const struct evaluate_result *result, const struct score 
 /* What had to be given up to fit the size limit, as one line; nothing at rate 1. */
 void report_print_fit(const struct report *report);
 
-/* RUN/receipt.json: everything that the table says and what it rests on. */
+/* RUN/receipt.json: everything that the table says and what it rests on; and the failure, with
+ * which no result counts. */
 fw_status report_write_receipt(const struct session *session, const struct report *report,
                                fw_error *error);
 

@@ -95,9 +95,18 @@ static fw_status missing(const char *path, const char *key, fw_error *error) {
                    path, key);
 }
 
+/* A receipt is written even then, so that what was made is accounted for. */
+static fw_status check_failure(const cJSON *object, const char *path, fw_error *error) {
+    const cJSON *failure = item(object, "failure");
+    if (failure == NULL) return FW_OK;
+    return fw_fail(error, FW_E_CONFIG, "%s: this run failed, so its scores are no result: %.500s",
+                   path, cJSON_IsString(failure) ? failure->valuestring : "it does not say why");
+}
+
 /* The same form in a receipt and in the list of results.json. */
 static fw_status read_run(const cJSON *object, const char *path, struct run_result *run,
                           fw_error *error) {
+    FW_TRY(check_failure(object, path, error));
     const cJSON *scores = item(object, "scores"), *bytes = item(object, "bytes");
     const cJSON *seconds = item(object, "seconds");
     run->seed = whole_number(item(object, "seed"));

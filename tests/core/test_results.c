@@ -161,6 +161,18 @@ static void refuse(struct results *results, const char *path, fw_status status, 
     assert_int_equal(results->n, n);
 }
 
+/* A run that ended with an error wrote its receipt all the same. */
+static void failed_runs(void **state) {
+    (void)state;
+    struct results *results = make();
+    write_receipt("failed.json", 1, HASH_A, 1.5,
+                  "}, \"failure\": \"swa had no effect\", \"more\": {");
+    refuse(results, "failed.json", FW_E_CONFIG, "this run failed", "swa had no effect");
+    write_receipt("failed.json", 1, HASH_A, 1.5, "}, \"failure\": 1, \"more\": {");
+    refuse(results, "failed.json", FW_E_CONFIG, "this run failed", "does not say why");
+    results_destroy(results);
+}
+
 static void wrong_files(void **state) {
     (void)state;
     struct results *results = make();
@@ -284,9 +296,9 @@ static void comparisons(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        in_workspace(receipts),    in_workspace(round_trip),  in_workspace(honest_scores),
-        in_workspace(references),  in_workspace(wrong_files), in_workspace(other_experiments),
-        in_workspace(comparisons),
+        in_workspace(receipts),          in_workspace(round_trip),  in_workspace(honest_scores),
+        in_workspace(references),        in_workspace(failed_runs), in_workspace(wrong_files),
+        in_workspace(other_experiments), in_workspace(comparisons),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -78,3 +78,10 @@ refuse 'took no snapshot' "$fairway" train late.ini --set run.output=trained --s
 refuse 'smear.gate is zero after the whole training' "$fairway" run tiny.ini --set run.output=dead \
   --set model.smear=yes --set optimizer.scalar.learning_rate=0
 [ -s dead/weights.fw ] || fail "a run whose feature had no effect lost its weights"
+
+# What failed is no result, although its receipt is there.
+grep -q '"failure":.*smear.gate is zero' dead/receipt.json || fail "the receipt keeps the failure to itself"
+lacks '"failure"' late/receipt.json "the failure of a run that has none"
+refuse 'dead/receipt.json: this run failed.*smear.gate' "$fairway" submit dead --output record
+refuse 'dead/receipt.json: this run failed.*smear.gate' "$fairway" compare dead late
+[ ! -e record ] || fail "a record of a run that failed"
