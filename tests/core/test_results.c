@@ -166,9 +166,9 @@ static void failed_runs(void **state) {
     (void)state;
     struct results *results = make();
     write_receipt("failed.json", 1, HASH_A, 1.5,
-                  "}, \"failure\": \"swa had no effect\", \"more\": {");
+                  "}, \"failure\": \"swa had no effect\", \"more\": {\"a\": 1");
     refuse(results, "failed.json", FW_E_CONFIG, "this run failed", "swa had no effect");
-    write_receipt("failed.json", 1, HASH_A, 1.5, "}, \"failure\": 1, \"more\": {");
+    write_receipt("failed.json", 1, HASH_A, 1.5, "}, \"failure\": 1, \"more\": {\"a\": 1");
     refuse(results, "failed.json", FW_E_CONFIG, "this run failed", "does not say why");
     results_destroy(results);
 }
