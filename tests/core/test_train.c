@@ -100,6 +100,7 @@ static void free_outcome(struct outcome *o) {
     if (o->status != FW_OK) return;
     if (o->result.averaged != o->result.raw) free(o->result.averaged);
     free(o->result.raw);
+    free(o->result.quantized);
 }
 
 static struct outcome run_with(bool resume, const char *overrides[], size_t n) {
