@@ -111,8 +111,8 @@ static bool crosses(const struct results *result, const struct results *referenc
 }
 
 static void print_rule(size_t n_result, size_t n_reference) {
-    (void)printf("  p: one-sided Welch test of \"not better by at least %.3f nats\"; the "
-                 "challenge asks for p < %.2f\n",
+    (void)printf("  p: one-sided Welch test of \"not better by at least %.3f nats\"; BETTER: p < "
+                 "%.2f, as the challenge asks\n",
                  margin, significance);
     if (n_result >= 2 && n_reference >= 2) return;
     (void)printf("  no test is possible: the result has %zu run%s and the reference %zu; each "

@@ -1,10 +1,10 @@
 #include "pack.h"
 
 #include <fairway/compressor.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "estimate.h"
 #include "fit.h"
 
 /* A quantizer and a compressor at work on one model. */
@@ -162,30 +162,6 @@ bool pack_has_rate(const struct experiment *experiment) {
 
 /* ---- fitting ---- */
 
-/* Symbols that are near each other in a row are alike in size, and compressors adapt to that. */
-enum { ENTROPY_BLOCK = 1024 };
-
-static double block_bits(const uint8_t *data, size_t n) {
-    uint16_t counts[256] = {0};
-    double bits = 0;
-    for (size_t i = 0; i < n; i++) counts[data[i]]++;
-    for (int i = 0; i < 256; i++)
-        if (counts[i] > 0) bits += counts[i] * log2((double)n / counts[i]);
-    return bits;
-}
-
-/* The entropy of the streams' bytes, each block with a distribution of its own, in bytes. */
-static double entropy_bytes(const struct artifact *artifact) {
-    double bits = 0;
-    for (uint32_t i = 0; i < artifact->n_streams; i++) {
-        const uint8_t *data = artifact->streams[i].data;
-        const size_t size = stream_bytes(&artifact->streams[i]);
-        for (size_t at = 0; at < size; at += ENTROPY_BLOCK)
-            bits += block_bits(data + at, size - at < ENTROPY_BLOCK ? size - at : ENTROPY_BLOCK);
-    }
-    return bits / 8;
-}
-
 /* A model on its way into a limited number of bytes. */
 struct fitting {
     const struct pack_options *options;
@@ -221,8 +197,8 @@ static fw_status estimate_at(void *argument, double rate, double *estimate, fw_e
     struct fitting *fitting = argument;
     FW_TRY(quantize_at(fitting, rate, error));
     show_encodes(fitting);
-    *estimate = entropy_bytes(fitting->artifact);
-    return FW_OK;
+    return estimate_bytes(fitting->options->host, fitting->artifact->streams,
+                          fitting->artifact->n_streams, estimate, error);
 }
 
 static fw_status encode_at(void *argument, double rate, double *bytes, double *estimate,

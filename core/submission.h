@@ -4,8 +4,6 @@
 #ifndef FAIRWAY_SUBMISSION_H
 #define FAIRWAY_SUBMISSION_H
 
-#include <cjson/cJSON.h>
-
 #include "results.h"
 
 /* Most bytes of model and code together, by the challenge's rule. */
@@ -29,6 +27,9 @@ struct submission {
  * @TOKENIZER@, plugins that are named by path @PLUGINS@/FILE. E_CONFIG for any other path, which a
  * record folder could not carry. Caller frees. */
 fw_status submission_ini(const char *path, char **ini, fw_error *error);
+
+/* The text of core/train_gpt.py, which the build turns into an array. */
+extern const char train_gpt_script[];
 
 /* The texts of the folder; the caller frees them. E_MEMORY. */
 fw_status submission_script(const struct submission *submission, char **text, fw_error *error);

@@ -1,4 +1,5 @@
 /* The texts of a record folder: submission.json, README.md, train_gpt.py. */
+#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
@@ -7,11 +8,6 @@
 #include "statistics.h"
 #include "submission.h"
 #include "text.h"
-
-/* core/train_gpt.py, byte by byte; CMake writes the file. */
-static const char script_template[] = {
-#include "train_gpt.inc"
-    , '\0'};
 
 static double value_of(const struct submission *submission, size_t index, bool nats) {
     const struct run_score *score = results_score(submission->results, index, submission->score);
@@ -142,13 +138,13 @@ static fw_status record_text(const struct submission *submission, char **text, f
 
 fw_status submission_script(const struct submission *submission, char **text, fw_error *error) {
     static const char mark[] = "RECORD = {}";
-    const char *at = strstr(script_template, mark);
+    const char *at = strstr(train_gpt_script, mark);
     if (at == NULL) return fw_fail(error, FW_E_INTERNAL, "train_gpt.py has no place for a record");
     char *record = NULL;
     FW_TRY(record_text(submission, &record, error));
     const char *rest = at + strcspn(at, "\n");
     struct text script = {0};
-    text_put(&script, "%.*sRECORD = %s%s", (int)(at - script_template), script_template, record,
+    text_put(&script, "%.*sRECORD = %s%s", (int)(at - train_gpt_script), train_gpt_script, record,
              rest);
     free(record);
     const fw_status status = text_finish(&script, text, error);
@@ -230,17 +226,19 @@ static void put_files(struct text *text, const struct submission *submission) {
 
 static void put_usage(struct text *text, const struct submission *submission) {
     const bool tokenizer = strstr(submission->ini, "@TOKENIZER@") != NULL;
-    text_put(text,
-             "## Run it\n\n```sh\n"
-             "apt-get install build-essential cmake ninja-build pkg-config libopenblas-dev "
-             "libinih-dev \\\n  liblzma-dev libcjson-dev libmd-dev libsentencepiece-dev\n"
-             "python3 train_gpt.py --dry-run    # check the files\n"
-             "python3 train_gpt.py --data DIR%s --seed %" PRId64 "\n```\n\n"
-             "train_gpt.py unpacks the sources into build/, builds them there and makes the run "
-             "below; `--data` (or DATA_PATH) is the directory that `@DATA@` stands for%s. `--eval` "
-             "scores model.fairway instead of training. Nothing is downloaded.\n\n",
-             tokenizer ? " --tokenizer FILE" : "", submission->results->runs[0].seed,
-             tokenizer ? ", `--tokenizer` (or TOKENIZER_PATH) the file for `@TOKENIZER@`" : "");
+    text_put(
+        text,
+        "## Run it\n\n```sh\n"
+        "apt-get install build-essential cmake ninja-build pkg-config libopenblas-dev "
+        "libinih-dev \\\n  liblzma-dev libcjson-dev libmd-dev libsentencepiece-dev\n"
+        "python3 train_gpt.py --dry-run    # check the files\n"
+        "python3 train_gpt.py --data DIR%s --seed %" PRId64 "\n```\n\n"
+        "train_gpt.py unpacks the sources into build/, builds them there and makes the run "
+        "below; `--data` (or DATA_PATH) is the directory that `@DATA@` stands for%s. `--eval` "
+        "scores model.fairway instead of training. Nothing is downloaded; build/ is no part of "
+        "the record.\n\n",
+        tokenizer ? " --tokenizer FILE" : "", submission->results->runs[0].seed,
+        tokenizer ? ", `--tokenizer` (or TOKENIZER_PATH) the file for `@TOKENIZER@`" : "");
 }
 
 fw_status submission_readme(const struct submission *submission, char **result, fw_error *error) {

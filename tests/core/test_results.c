@@ -251,7 +251,7 @@ static void comparisons(void **state) {
     /* 0.02 bits are 0.034657 nats a token, 0.013863 a byte; s.e. sqrt(2/3) * 0.001 of the unit. */
     check_words(text, true, "-0.034657");
     check_words(text, true, "-0.013863");
-    check_words(text, true, "BETTER");
+    check_words(text, true, "  BETTER\n");
     check_words(text, true, "with cache");
     check_words(text, true, "INVALID");
     check_words(text, true, "never counts");

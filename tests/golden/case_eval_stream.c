@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "evaluate.h"
+#include "folder.h"
 #include "session.h"
 #include "shard.h"
 
@@ -23,55 +24,30 @@ struct stream {
 
 /* ---- the folder ---- */
 
-static fw_status open_file(const struct stream *s, const char *name, FILE **file, fw_error *error) {
-    char path[4096];
-    (void)snprintf(path, sizeof path, "%s/%s", s->directory, name);
-    *file = fopen(path, "rb");
-    return *file != NULL ? FW_OK : fw_fail(error, FW_E_IO, "%s: cannot be read", path);
+/* A copy of a vector, which the caller frees. */
+static fw_status read_vector(const struct folder *folder, const char *name, uint32_t dtype,
+                             void **data, int64_t *n, fw_error *error) {
+    const struct array *array = folder_find(folder, name);
+    if (array == NULL || array->dtype != dtype || array->rank != 1 || array->count == 0 ||
+        array->count > INT32_MAX)
+        return fw_fail(error, FW_E_FORMAT,
+                       "%s/manifest.txt has no vector %s of elements of %zu bytes", folder->path,
+                       name, fw_dtype_size(dtype));
+    *data = malloc(array->bytes);
+    if (*data == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for %s", name);
+    memcpy(*data, array->data, array->bytes);
+    *n = array->count;
+    return FW_OK;
 }
 
-/* Where the manifest says that a vector lies, and how many values it has. */
-static fw_status find(const struct stream *s, const char *name, const char *dtype, int64_t *n,
-                      int64_t *offset, fw_error *error) {
-    FILE *file = NULL;
-    FW_TRY(open_file(s, "manifest.txt", &file, error));
-    char line[256], found[128], type[16];
-    int rank = 0;
-    bool done = false;
-    while (!done && fgets(line, sizeof line, file) != NULL)
-        done = sscanf(line, "%127s %15s %d %" SCNd64 " %" SCNd64, found, type, &rank, n, offset) ==
-                   5 &&
-               strcmp(found, name) == 0 && strcmp(type, dtype) == 0 && rank == 1 && *n > 0 &&
-               *n < INT32_MAX && *offset >= 0;
-    (void)fclose(file);
-    if (done) return FW_OK;
-    return fw_fail(error, FW_E_FORMAT, "%s/manifest.txt has no vector %s of %s", s->directory, name,
-                   dtype);
-}
-
-/* The caller frees. */
-static fw_status read_vector(const struct stream *s, const char *name, const char *dtype,
-                             size_t size, void **data, int64_t *n, fw_error *error) {
-    int64_t offset = 0;
-    FW_TRY(find(s, name, dtype, n, &offset, error));
-    FILE *file = NULL;
-    FW_TRY(open_file(s, "data.bin", &file, error));
-    *data = malloc((size_t)*n * size);
-    const bool read = *data != NULL && fseek(file, (long)offset, SEEK_SET) == 0 &&
-                      fread(*data, size, (size_t)*n, file) == (size_t)*n;
-    (void)fclose(file);
-    if (read) return FW_OK;
-    return fw_fail(error, FW_E_FORMAT, "%s/data.bin ends before %s does", s->directory, name);
-}
-
-static fw_status read_table(struct stream *s, fw_error *error) {
+static fw_status read_table(struct stream *s, const struct folder *folder, fw_error *error) {
     void *bytes = NULL, *space = NULL, *boundary = NULL;
     int64_t n = 0, n_space = 0, n_boundary = 0;
-    fw_status status = read_vector(s, "lut/base_bytes", "i32", 4, &bytes, &n, error);
+    fw_status status = read_vector(folder, "lut/base_bytes", FW_I32, &bytes, &n, error);
     if (status == FW_OK)
-        status = read_vector(s, "lut/leading_space", "u8", 1, &space, &n_space, error);
+        status = read_vector(folder, "lut/leading_space", FW_U8, &space, &n_space, error);
     if (status == FW_OK)
-        status = read_vector(s, "lut/boundary", "u8", 1, &boundary, &n_boundary, error);
+        status = read_vector(folder, "lut/boundary", FW_U8, &boundary, &n_boundary, error);
     if (status == FW_OK && (n_space != n || n_boundary != n))
         status =
             fw_fail(error, FW_E_FORMAT, "%s: the vectors lut/... differ in length", s->directory);
@@ -111,21 +87,34 @@ static fw_status check_bytes(const struct stream *s, fw_error *error) {
     return FW_OK;
 }
 
-static fw_status read_stream(struct stream *s, fw_error *error) {
+static fw_status read_arrays(struct stream *s, const struct folder *folder, fw_error *error) {
     int64_t n = 0, targets = 0;
     void *data = NULL;
-    fw_status status = read_vector(s, "tokens", "u16", 2, &data, &n, error);
+    FW_TRY(read_vector(folder, "tokens", FW_U16, &data, &n, error));
     s->tokens = data;
     s->n_tokens = (uint64_t)n;
-    FW_TRY(status);
-    status = read_vector(s, "token_bytes_of_targets", "i32", 4, &data, &targets, error);
-    s->target_bytes = status == FW_OK ? data : NULL;
-    FW_TRY(status);
+    FW_TRY(read_vector(folder, "token_bytes_of_targets", FW_I32, &data, &targets, error));
+    s->target_bytes = data;
     if (targets + 1 != n)
         return fw_fail(error, FW_E_FORMAT, "%s: %" PRId64 " targets of %" PRId64 " tokens",
                        s->directory, targets, n);
-    FW_TRY(read_table(s, error));
+    FW_TRY(read_table(s, folder, error));
     return check_bytes(s, error);
+}
+
+static fw_status read_stream(struct stream *s, fw_error *error) {
+    struct folder folder;
+    FW_TRY(folder_open(s->directory, &folder, error));
+    const fw_status status = read_arrays(s, &folder, error);
+    folder_close(&folder);
+    return status;
+}
+
+static fw_status open_results(const struct stream *s, FILE **file, fw_error *error) {
+    char path[4096];
+    (void)snprintf(path, sizeof path, "%s/results.txt", s->directory);
+    *file = fopen(path, "r");
+    return *file != NULL ? FW_OK : fw_fail(error, FW_E_IO, "%s: cannot be read", path);
 }
 
 /* ---- the language model ---- */
@@ -325,7 +314,7 @@ fw_status case_eval_stream(const char *directory, const struct arguments *argume
     struct stream s = {.directory = directory};
     struct corpus *corpus = NULL;
     FILE *file = NULL;
-    fw_status status = open_file(&s, "results.txt", &file, error);
+    fw_status status = open_results(&s, &file, error);
     if (status == FW_OK) status = read_stream(&s, error);
     if (status == FW_OK) status = open_corpus(&s, &corpus, error);
     if (status == FW_OK) status = run_lines(&s, arguments, corpus, file, visit, argument, error);

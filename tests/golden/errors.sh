@@ -1,7 +1,8 @@
 #!/bin/sh
-# errors.sh BIN DIR: what the program golden must notice. A good case is written, then spoiled in one
-# way after another; each must give its exit status and name what is wrong.
-bin=$1 dir=$2
+# errors.sh BIN DIR CASES: what the program golden must notice. A good case is written, then spoiled
+# in one way after another; each must give its exit status and name what is wrong. CASES are those
+# of the source tree.
+bin=$1 dir=$2 cases=$3
 failures=0
 
 fresh() {
@@ -43,8 +44,18 @@ expect 2 'did you mean --device' --devise cpu "$dir/case"
 expect 2 'nonesuch' "$dir/case" --device nonesuch
 expect 2 "$dir/none" "$dir/none" "$dir/case"
 expect 2 'Muon step of qo_bank' "$dir/none" "$dir/case" # the others run all the same
-expect 2 'holds no case' "$dir/case" "$dir/empty$(mkdir -p "$dir/empty" && : >"$dir/empty/data.bin" &&
-    : >"$dir/empty/manifest.txt")"
+mkdir "$dir/empty" && : >"$dir/empty/data.bin" && : >"$dir/empty/manifest.txt"
+expect 2 'holds no case' "$dir/case" "$dir/empty"
+
+# A model or a step that is another.
+for key in model.depth_norm=no model.softcap=29 attention.rope_base=20000 \
+    attention.rope_dims=2 attention.last_layers=2 optimizer.matrix.learning_rate=0.026 \
+    optimizer.matrix.iterations=4 optimizer.matrix.weight_decay=0 optimizer.embed.learning_rate=0.025 \
+    optimizer.embed.weight_decay=0 optimizer.scalar.learning_rate=0.035 optimizer.scalar.weight_decay=0; do
+    expect 1 FAILED "$dir/case" --set $key
+done
+expect 2 'param/smear.gate' "$dir/case" --set model.smear=no
+expect 2 'nonesuch' "$dir/case" --set model.nonesuch=1
 
 for array in logits grad/mlp_up_bank grad/blocks.1.resid_mix after_step/smear.gate \
     after_step/kv_bank param/qo_bank param/bigram.embed.weight; do
@@ -74,6 +85,10 @@ fresh && echo 'odd f33 1 4 0' >>"$dir/case/manifest.txt"
 expect 2 'is not "name dtype rank' "$dir/case"
 fresh && edit manifest.txt 's/^loss f64/loss f32/'
 expect 2 'loss has 1 values of 4 bytes' "$dir/case"
+fresh && edit manifest.txt 's/^input_ids i32 2 1 8/input_ids i32 2 1 7/'
+expect 2 'input_ids should be 1 x 8 tokens' "$dir/case"
+fresh && edit config.txt 's/^vocab = .*/vocab = 9/'
+expect 2 'token' "$dir/case"
 fresh && rm "$dir/case/config.txt"
 expect 2 'config.txt is missing' "$dir/case"
 fresh && edit config.txt 's/^heads = .*/heads = 5/'
@@ -92,6 +107,32 @@ fresh && edit config.txt 's/^rope_dims = .*/rope_dims = 6/'
 expect 1 FAILED "$dir/case"
 fresh && echo 'shoe_size = 43' >>"$dir/case/config.txt"
 expect 0 'shoe_size is not known' "$dir/case"
+
+# stream LINE: the evaluation case with one line to reproduce.
+stream() {
+    rm -rf "$dir"
+    mkdir -p "$dir"
+    cp -r "$cases/eval_stream" "$dir/case" && chmod -R u+w "$dir/case"
+    printf '%s' "$1" >"$dir/case/results.txt"
+}
+line=$(grep sliding_seq512 "$cases/eval_stream/results.txt")
+stream "$line"
+expect 0 sliding_seq512 "$dir/case"
+stream "$(printf '%s' "$line" | sed 's/val_loss=\(.*[0-9]\.[0-9]*\)[0-9]\{6\} /val_loss=\1999999 /')"
+expect 1 FAILED "$dir/case"
+stream ''
+expect 2 'there is no line' "$dir/case"
+stream "something_else val_loss=1 val_bpb=1"
+expect 2 'no way is known to run something_else' "$dir/case"
+stream "$line" && rm "$dir/case/results.txt"
+expect 2 'results.txt' "$dir/case"
+
+cp -r "$cases/quantize_int8" "$dir/int8" && chmod -R u+w "$dir/int8"
+printf '\007\007\007' | dd of="$dir/int8/data.bin" bs=1 seek=50000 conv=notrunc 2>/dev/null
+expect 1 'symbols that differ.*FAILED' "$dir/int8"
+cp -r "$cases/newton_schulz" "$dir/ns" && chmod -R u+w "$dir/ns"
+printf "$nan" | dd of="$dir/ns/data.bin" bs=1 seek=18436 conv=notrunc 2>/dev/null
+expect 1 FAILED "$dir/ns"
 
 rm -rf "$dir"
 [ $failures -eq 0 ]

@@ -59,8 +59,10 @@ static void write_ini(const struct shape *s, const char *device, char *ini, size
 static fw_status read_tokens(struct model_case *m, const char *name, int32_t **tokens,
                              fw_error *error) {
     const int64_t n = m->shape.batch * m->shape.seq;
-    const struct array *array = NULL;
-    FW_TRY(folder_require(m->folder, name, FW_I32, n, &array, error));
+    const struct array *array = folder_take(m->folder, name);
+    if (array == NULL || array->count != n || (array->dtype != FW_I32 && array->dtype != FW_I64))
+        return fw_fail(error, FW_E_SHAPE, "%s/manifest.txt: %s should be %lld x %lld tokens in i32",
+                       m->folder->path, name, (long long)m->shape.batch, (long long)m->shape.seq);
     *tokens = calloc((size_t)n, sizeof **tokens);
     if (*tokens == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for tokens");
     for (int64_t i = 0; i < n; i++) {

@@ -62,9 +62,10 @@ double reference_forward(struct reference *reference, const int32_t *inputs,
 /* Gradients of that mean, replacing what was there. After reference_forward. */
 void reference_backward(struct reference *reference);
 
-/* One optimizer step as recorded: gradients, which stay so, clipped to a norm of 0.3; Muon on the banks (rate
- * 0.025, Nesterov momentum 0.95 from zero, everything in bfloat16, decay 0.04), AdamW on the rest
- * (0.9, 0.95, 1e-8; 0.035 for the tables, 0.025 else; decay 0.04). Returns the norm before. */
+/* One optimizer step as recorded: gradients, which stay so, clipped to a norm of 0.3; Muon on the
+ * banks (rate 0.025, Nesterov momentum 0.95 from zero, everything in bfloat16, decay 0.04), AdamW
+ * on the rest (0.9, 0.95, 1e-8; 0.035 for the tables, 0.025 else; decay 0.04). Returns the norm
+ * before. */
 double reference_step(struct reference *reference);
 
 /* The clip factor for a gradient norm, in the record's own float32 operations: another last bit

@@ -13,7 +13,8 @@ enum { AHEAD = 6 }; /* tokens whose buckets are fetched ahead: 12 buckets each *
  * large. A wish: where it is not granted everything works the same. */
 static void use_huge_pages(const tables *t) {
     const uintptr_t page = (uintptr_t)1 << 21, begin = (uintptr_t)t->counts;
-    const uintptr_t first = (begin + page - 1) / page * page, end = (begin + t->bytes) / page * page;
+    const uintptr_t first = (begin + page - 1) / page * page,
+                    end = (begin + t->bytes) / page * page;
     if (first < end) (void)madvise((void *)first, end - first, MADV_HUGEPAGE);
 }
 

@@ -1,0 +1,1 @@
+fairway_add_test(fit SOURCES test_fit.c LIBRARIES fairway_core)
