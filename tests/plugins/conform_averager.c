@@ -229,7 +229,6 @@ static void rehearse(double lowest) {
     averaged real = open_averaged(), rehearsed = open_averaged();
     fw_error error = {.struct_size = sizeof error};
     fw_status status = FW_OK;
-    if (real.vtable->update == NULL) skip();
     for (int64_t t = 0; t < STEPS; t++) {
         fw_averager_call call = call_of(&real, t);
         call.schedule = 1 - (1 - lowest) * (double)t / STEPS;
@@ -245,6 +244,7 @@ static void rehearse(double lowest) {
 
 static void a_rehearsal_tells_the_end(void **state) {
     (void)state;
+    if (((const fw_averager *)target.plugin->vtable)->update == NULL) skip();
     rehearse(0);
     rehearse(0.9);
 }
