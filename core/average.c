@@ -76,6 +76,36 @@ void averaging_destroy(struct averaging *a) {
     free(a);
 }
 
+/* Only its word on the window counts: an instance that cannot do without tensors is no error. */
+static fw_status rehearse(const fw_averager *averager, void *self, const struct schedule *schedule,
+                          fw_error *error) {
+    fw_averager_call call = {.struct_size = sizeof call};
+    for (call.step = 0; call.step < schedule->steps; call.step++) {
+        call.schedule = schedule_scale(schedule, call.step, 0);
+        if (averager->update(self, &call, NULL) != FW_OK) return FW_OK;
+    }
+    call.step--;
+    return averager->result(self, &call, error) == FW_E_LIMIT ? FW_E_LIMIT : FW_OK;
+}
+
+fw_status averaging_rehearse(const struct plugin_choice *choice, const fw_host *host,
+                             const struct schedule *schedule, fw_error *error) {
+    const int64_t most_steps = 10000000; /* a second or so */
+    const fw_averager *averager = choice->entry->plugin->vtable;
+    if (!FW_HAS(averager, update) || schedule->seconds > 0 || schedule->steps > most_steps)
+        return FW_OK;
+    fw_host quiet = *host;
+    quiet.effect = NULL; /* nothing of a rehearsal is an effect */
+    void *self = NULL;
+    fw_error why = {.struct_size = sizeof why};
+    fw_status status = averager->create(&quiet, choice->values, &self, &why);
+    if (status == FW_OK) {
+        status = rehearse(averager, self, schedule, &why);
+        averager->destroy(self);
+    }
+    return status == FW_OK ? FW_OK : choice_fail(choice, status, why.message, error);
+}
+
 static size_t arena_bytes(const struct averaging *a) {
     return (size_t)model_arena_count(a->model) * sizeof(float);
 }

@@ -4,6 +4,7 @@
 
 #include "bytes.h"
 #include "model.h"
+#include "schedule.h"
 
 struct averaging;
 
@@ -14,6 +15,12 @@ void averaging_destroy(struct averaging *averaging); /* NULL is fine */
 /* After each step taken. */
 fw_status averaging_update(struct averaging *averaging, int64_t step, double schedule,
                            fw_error *error);
+
+/* Show another instance the whole schedule, without any tensor: what it would refuse at the end is
+ * refused now. E_LIMIT, in its words: it would take no part. FW_OK also when the wall clock decides
+ * about the schedule, so that only the run itself can tell. */
+fw_status averaging_rehearse(const struct plugin_choice *choice, const fw_host *host,
+                             const struct schedule *schedule, fw_error *error);
 
 /* As just created: a new instance, zero slots. */
 fw_status averaging_reset(struct averaging *averaging, fw_error *error);

@@ -121,6 +121,8 @@ static fw_status score_trained(struct pipeline *pipeline, fw_error *error) {
     FW_TRY(pipeline_score_weights(pipeline, pipeline->raw, "raw", &report->raw, error));
     report->averaged = report->raw;
     if (!report->average_on) return FW_OK;
+    free(pipeline->raw); /* saved and scored; packing has uses for the memory */
+    pipeline->raw = NULL;
     return pipeline_score_weights(pipeline, pipeline->averaged, "averaged", &report->averaged,
                                   error);
 }

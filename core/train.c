@@ -1,11 +1,12 @@
 #include "train.h"
 
-#include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 
 #include "clock.h"
 #include "train_internal.h"
+
+/* ---- steps ---- */
 
 static fw_status maybe_validate(const struct trainer *t, fw_error *error) {
     const struct train_options *options = t->options;
@@ -21,8 +22,6 @@ static fw_status maybe_validate(const struct trainer *t, fw_error *error) {
     free(weights);
     return status;
 }
-
-/* ---- the whole ---- */
 
 static fw_status train_steps(struct trainer *t, fw_error *error) {
     while (!schedule_done(&t->schedule, t->step, t->elapsed)) {
@@ -160,6 +159,7 @@ static fw_status trainer_open(struct trainer *t, fw_error *error) {
                           (uint64_t)run->seed, &t->batches, error));
     FW_TRY(optimizers_create(options->experiment, options->host, options->model, &t->optimizers,
                              error));
+    FW_TRY(averaging_rehearse(&options->experiment->average, options->host, &t->schedule, error));
     FW_TRY(averaging_create(&options->experiment->average, options->host, options->model,
                             &t->averaging, error));
     FW_TRY(qat_create(options->experiment, options->host, options->model, &t->schedule, &t->qat,

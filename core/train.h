@@ -47,9 +47,10 @@ struct trainer;
 
 /* Everything that training needs, so that what cannot work is refused before anything is written.
  * `options` must outlive the trainer. Errors: what the optimizers' and the averager's create() and
- * plan() say, E_FORMAT when the corpus is shorter than a sequence, those of qat_create, E_MEMORY;
- * to resume also those of checkpoint_open, E_CONFIG for a checkpoint of other settings or data,
- * E_FORMAT for one of other tensors, E_RANGE for one beyond the end. */
+ * plan() say, E_LIMIT when the averager would take no part in this schedule, E_FORMAT when the
+ * corpus is shorter than a sequence, those of qat_create, E_MEMORY; to resume also those of
+ * checkpoint_open, E_CONFIG for a checkpoint of other settings or data, E_FORMAT for one of other
+ * tensors, E_RANGE for one beyond the end. */
 fw_status trainer_create(const struct train_options *options, struct trainer **trainer,
                          fw_error *error);
 void trainer_destroy(struct trainer *trainer); /* NULL is fine */

@@ -104,7 +104,7 @@ fw_status snapshots_result(const snapshots *s, const fw_host *host, const fw_ave
     float sums[SUMS] = {0};
     void *on_device = NULL;
     FW_TRY(device->allocate(device, sizeof sums, &on_device, error));
-    fw_status status = FW_OK;
+    fw_status status = device->zero(device, on_device, sizeof sums, error);
     for (uint32_t i = 0; i < call->n_tensors && status == FW_OK; i++)
         status = mix(s, device, &call->tensors[i], base_slot, share, on_device, i == 0, error);
     if (status == FW_OK) status = device->copy_to_host(device, sums, on_device, sizeof sums, error);

@@ -21,7 +21,8 @@ typedef struct timing {
 typedef fw_status timed_call(const void *argument, fw_error *error);
 
 /* Times a call at least `least` times, more while they fit into `budget` seconds, after one that
- * warms up. The call waits for the device itself. */
+ * warms up; once, when that one took longer than the budget. The call waits for the device itself.
+ */
 timing bench_measure(timed_call *call, const void *argument, int least, double budget);
 
 /* Floating-point operations by the arguments' shapes. Attention: of the pairs that are seen; its

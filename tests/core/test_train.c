@@ -100,6 +100,7 @@ static void free_outcome(struct outcome *o) {
     if (o->status != FW_OK) return;
     if (o->result.averaged != o->result.raw) free(o->result.averaged);
     free(o->result.raw);
+    free(o->result.quantized);
 }
 
 static struct outcome run_with(bool resume, const char *overrides[], size_t n) {
@@ -292,8 +293,13 @@ static void test_a_window_that_never_opens(void **state) {
     (void)state;
     write_tokens(1);
     struct fixture f;
-    const char *overrides[] = {"average.below=0.05"};
-    assert_ok(open_fixture(&f, false, overrides, 1), &error);
+    const char *overrides[] = {"average.below=0.05", "run.seconds=1000"};
+    assert_fails(open_fixture(&f, false, overrides, 1), FW_E_LIMIT, &error,
+                 "[average] plugin ema_swa", "never fell below 0.05", "0.125 in 12 steps");
+    assert_null(f.trainer);
+    close_fixture(&f);
+    /* With a limit in time as well, only the run can tell. */
+    assert_ok(open_fixture(&f, false, overrides, 2), &error);
     struct outcome o = run(&f);
     assert_ok(o.status, &error);
     assert_int_equal(o.result.shortfall, FW_E_LIMIT);

@@ -53,16 +53,20 @@ awk -v s="$(number training_strict primed/receipt.json)" -v c="$(number training
 
 # What can be known before training is refused before training.
 late() { "$fairway" run late.ini --set run.output=refused "$@"; }
-refuse 'run.qat_below = 0.5 would never be reached: .* falls to 1 at the lowest' late --set run.warmdown_steps=0
+refuse 'run.qat_below = 0.5 would never be reached: .* falls to 1 at the lowest' "$fairway" run tiny.ini \
+  --set run.output=refused --set run.warmdown_steps=0 --set run.qat_below=0.5
 refuse 'run.qat_below = 0.02 would never be reached: .* falls to 0.0333333' late --set run.qat_below=0.02
 refuse '\[quantize\] plugin none: it has no quantization-aware form' late --set quantize.plugin=none
 refuse '\[quantize\] plugin int8: it quantizes no tensor' late --set quantize.small_values=1000000
+refuse '\[average\] plugin ema_swa: .*never fell below 0.01 (its lowest was 0.0333333 in 40 steps)' \
+  late --set average.below=0.01
 [ ! -e refused ] || fail "a refused run left a directory behind: $(ls -A refused)"
 
 # What turns out later fails the run, which keeps its work.
 kept() { [ -s "$1/weights.fw" ] && [ -s "$1/model.fairway" ] && [ -s "$1/receipt.json" ]; }
+# With a limit in time as well, only the run can tell.
 refuse '\[average\] plugin ema_swa: ema_swa took no snapshot: .* never fell below 0.01 (its lowest was 0.0333' \
-  "$fairway" run late.ini --set run.output=closed --set average.below=0.01
+  "$fairway" run late.ini --set run.output=closed --set average.below=0.01 --set run.seconds=1000
 kept closed || fail "a window that never opened cost the work"
 lacks '"averaged"' closed/receipt.json "an average that is none has a score"
 refuse 'run.qat_below = 0.01 was never reached: .*fell to 0.0333' "$fairway" run late.ini \
@@ -71,7 +75,7 @@ kept exact2 || fail "a threshold that was never reached cost the work"
 refuse 'swa_relative_distance is 0: .*had no effect' "$fairway" run swa.ini --set run.output=first \
   --set run.steps=4 --set run.warmdown_steps=4 --set average.below=0.3
 kept first || fail "an average without effect cost the work"
-refuse 'took no snapshot' "$fairway" train late.ini --set run.output=trained --set average.below=0.01
+refuse 'took no snapshot' "$fairway" train late.ini --set run.output=trained --set average.below=0.01 --set run.seconds=1000
 [ -s trained/weights.fw ] || fail "train lost the weights"
 
 # A part of the model that nothing trains: zero at first, zero at the end.

@@ -224,6 +224,31 @@ static void wrong_states_are_refused(void **state) {
     close_averaged(&a);
 }
 
+/* A rehearsal shows the schedule without tensors; its result's status is that of the real run. */
+static void rehearse(double lowest) {
+    averaged real = open_averaged(), rehearsed = open_averaged();
+    fw_error error = {.struct_size = sizeof error};
+    fw_status status = FW_OK;
+    for (int64_t t = 0; t < STEPS; t++) {
+        fw_averager_call call = call_of(&real, t);
+        call.schedule = 1 - (1 - lowest) * (double)t / STEPS;
+        conform_ok(real.vtable->update(real.self, &call, &error), &error);
+        call.n_tensors = 0;
+        call.tensors = NULL;
+        conform_ok(rehearsed.vtable->update(rehearsed.self, &call, &error), &error);
+        status = rehearsed.vtable->result(rehearsed.self, &call, &error);
+    }
+    assert_int_equal(status, result_of(&real, STEPS - 1));
+    close_averaged(&rehearsed), close_averaged(&real);
+}
+
+static void a_rehearsal_tells_the_end(void **state) {
+    (void)state;
+    if (((const fw_averager *)target.plugin->vtable)->update == NULL) skip();
+    rehearse(0);
+    rehearse(0.9);
+}
+
 int main(int argc, char **argv) {
     target = conform_open(argc, argv, FW_AVERAGER);
     const struct CMUnitTest tests[] = {cmocka_unit_test(descriptor),
@@ -231,6 +256,7 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(result_is_an_average),
                                        cmocka_unit_test(result_repeats_and_changes_nothing),
                                        cmocka_unit_test(a_resumed_run_goes_on_exactly),
-                                       cmocka_unit_test(wrong_states_are_refused)};
+                                       cmocka_unit_test(wrong_states_are_refused),
+                                       cmocka_unit_test(a_rehearsal_tells_the_end)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

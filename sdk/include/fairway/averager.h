@@ -20,7 +20,7 @@ typedef struct fw_averager_tensor {
 
 typedef struct fw_averager_call {
     uint32_t struct_size;
-    uint32_t n_tensors;
+    uint32_t n_tensors;                /* 0: a rehearsal of the schedule, before training */
     const fw_averager_tensor *tensors; /* every tensor of the model */
     int64_t step;                      /* of the step just taken, 0 for the first */
     double schedule;                   /* learning-rate scale of that step */
