@@ -62,8 +62,9 @@ static void print_side(const double *values, size_t n) {
     (void)printf(" %10.6f %9s", statistics_mean(values, n), deviation);
 }
 
-static void print_line(const char *label, const double *a, size_t n_a, const double *b,
-                       size_t n_b) {
+/* `same_text`: both sides were scored on the same; else there is nothing to test. */
+static void print_line(const char *label, const double *a, size_t n_a, const double *b, size_t n_b,
+                       bool same_text) {
     struct welch w;
     (void)printf("  %-24s", label);
     for (size_t i = 0; i < n_a + n_b; i++)
@@ -75,7 +76,7 @@ static void print_line(const char *label, const double *a, size_t n_a, const dou
     print_side(a, n_a);
     print_side(b, n_b);
     (void)printf(" %+10.6f", w.difference);
-    if (!tested)
+    if (!tested || !same_text)
         (void)printf("  no test\n");
     else
         (void)printf("  p = %.4g%s\n", w.p, w.p < significance ? "  BETTER" : "");
@@ -91,15 +92,16 @@ static bool print_pair(const char *label, chooser a, const struct results *resul
     if (left.n == 0 && left.bad == NULL && right.n == 0 && right.bad == NULL) return false;
     const bool left_absent = print_absence(label, &left);
     if (print_absence(label, &right) || left_absent) return false;
+    const bool same_text = left.scored == 0 || right.scored == 0 || left.scored == right.scored;
     (void)snprintf(text, sizeof text, "%s, token", label);
-    print_line(text, left.tokens, left.n, right.tokens, right.n);
+    print_line(text, left.tokens, left.n, right.tokens, right.n, same_text);
     (void)snprintf(text, sizeof text, "%s, byte", label);
-    print_line(text, left.bytes, left.n, right.bytes, right.n);
+    print_line(text, left.bytes, left.n, right.bytes, right.n, same_text);
     if (strcmp(left.kind, right.kind) != 0)
         (void)printf("  %-24s the result is %s, the reference %s\n", "", left.kind, right.kind);
-    if (left.scored > 0 && right.scored > 0 && left.scored != right.scored)
-        (void)printf("  %-24s scored on other text: %.0f bytes against %.0f; p says nothing\n", "",
-                     left.scored, right.scored);
+    if (!same_text)
+        (void)printf("  %-24s scored on other text: %.0f bytes against %.0f\n", "", left.scored,
+                     right.scored);
     return true;
 }
 

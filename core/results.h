@@ -54,8 +54,8 @@ void results_destroy(struct results *results); /* NULL is fine */
 
 /* Add what `path` holds: a results.json, a receipt.json, a reference written by hand, or a run
  * directory with one of the first two. Errors: E_IO, E_FORMAT with path and key; E_CONFIG when a
- * run failed, belongs to another experiment than those before it (both hashes are named), or when
- * one seed is there twice; E_LIMIT. On failure nothing is added. */
+ * run failed, belongs to another experiment than those before it (both hashes are named), was
+ * scored on other text, or when one seed is there twice; E_LIMIT. On failure nothing is added. */
 fw_status results_read(const char *path, struct results *results, fw_error *error);
 
 /* Whether a score is a probability distribution's and counts each target once. */

@@ -202,7 +202,25 @@ static fw_status read_reference(const cJSON *reference, const char *path, struct
 
 /* ---- a file ---- */
 
-/* Equal experiments only, and no run twice. */
+/* An experiment's hash knows its data by name; other text shows in what was scored. */
+static fw_status check_text(const struct run_result *first, const struct run_result *run,
+                            fw_error *error) {
+    for (size_t i = 0; i < first->n_scores; i++)
+        for (size_t j = 0; j < run->n_scores; j++) {
+            const struct run_score *a = &first->scores[i], *b = &run->scores[j];
+            if (strcmp(a->name, b->name) != 0 || a->bytes == 0 || b->bytes == 0 ||
+                (a->bytes == b->bytes && a->targets == b->targets))
+                continue;
+            return fw_fail(
+                error, FW_E_CONFIG,
+                "%s scored \"%s\" on %.0f bytes in %.0f tokens, %s on %.0f in %.0f: runs "
+                "on other text are not aggregated",
+                first->place, a->name, a->bytes, a->targets, run->place, b->bytes, b->targets);
+        }
+    return FW_OK;
+}
+
+/* Equal experiments on equal text only, and no run twice. */
 static fw_status check_new(const struct results *results, size_t from, fw_error *error) {
     for (size_t i = from; i < results->n; i++) {
         const struct run_result *run = &results->runs[i], *first = &results->runs[0];
@@ -212,6 +230,7 @@ static fw_status check_new(const struct results *results, size_t from, fw_error 
                            "differ in nothing but the seed are aggregated",
                            first->place, first->experiment[0] != '\0' ? first->experiment : "-",
                            run->place, run->experiment[0] != '\0' ? run->experiment : "-");
+        FW_TRY(check_text(first, run, error));
         for (size_t j = 0; j < i; j++)
             if (run->seed >= 0 && results->runs[j].seed == run->seed)
                 return fw_fail(error, FW_E_CONFIG,

@@ -219,6 +219,9 @@ static void other_experiments(void **state) {
     assert_fails(results_read("b.json", results, &error), FW_E_CONFIG, &error, "a.json", HASH_A,
                  "b.json", HASH_B, "aggregated");
     refuse(results, "c.json", FW_E_CONFIG, "seed 1", "a.json");
+    write_text("e.json", "{\"seed\": 9, \"experiment_sha256\": \"" HASH_A "\", \"scores\":"
+                         " {\"sliding\": {\"bpb\": 1, \"targets\": 1000, \"bytes\": 2501}}}");
+    refuse(results, "e.json", FW_E_CONFIG, "\"sliding\" on 2500 bytes", "on 2501");
     refuse(results, "r.json", FW_E_CONFIG, "experiment -", HASH_A);
     results_destroy(results);
     results = make();
@@ -283,6 +286,21 @@ static void comparisons(void **state) {
     check_words(text, true, "no test is possible: the result has 1 run and the reference 3");
     check_words(text, true, "-0.034657");
     check_words(text, false, "p = ");
+    free(text);
+    /* Scores of other text differ, but not for better or worse. */
+    write_text("o.json",
+               "{\"runs\": [{\"seed\": 1, \"experiment_sha256\": \"" HASH_B "\", \"scores\":"
+               " {\"sliding\": {\"bpb\": 1.7, \"nats_per_token\": 3, \"bytes\": 99}}},"
+               " {\"seed\": 2, \"experiment_sha256\": \"" HASH_B "\", \"scores\":"
+               " {\"sliding\": {\"bpb\": 1.71, \"nats_per_token\": 3.1, \"bytes\": 99}}}]}");
+    write_receipt("d.json", 4, HASH_A, 1.5, "");
+    write_receipt("e.json", 5, HASH_A, 1.51, "");
+    const char *const two[] = {"d.json", "e.json", NULL};
+    text = comparison(two, "o.json", &status);
+    assert_int_equal(status, FW_OK);
+    check_words(text, true, "scored on other text: 2500 bytes against 99");
+    check_words(text, false, "p = ");
+    check_words(text, false, "  BETTER\n");
     free(text);
     /* Only void scores: nothing to compare. */
     write_text("void.json", "{\"cached\": {\"bpb\": [0.2, 0.3], \"valid\": false}}");
