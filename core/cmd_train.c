@@ -1,4 +1,6 @@
 /* fairway train: training alone; leaves the weights for `fairway pack`. */
+#include <string.h>
+
 #include "commands.h"
 #include "pipeline.h"
 
@@ -12,7 +14,20 @@ static const char help[] =
     "  fairway train configs/quickstart.ini --set run.output=runs/try\n"
     "  fairway pack runs/try --set quantize.plugin=none\n";
 
+/* A list that is ignored must not look as if it had been heeded. */
+static void warn_of_seeds(const struct session *session) {
+    const struct run_keys *run = &session->experiment->run;
+    char message[256];
+    if (run->seeds[strspn(run->seeds, " \t")] == '\0') return;
+    (void)snprintf(
+        message, sizeof message,
+        "train makes one run, of run.seed = %lld; run.seeds = %.100s is for `fairway run`",
+        (long long)run->seed, run->seeds);
+    session->services->log(session->services, FW_LOG_WARNING, message);
+}
+
 static fw_status train_and_save(struct pipeline *pipeline, fw_error *error) {
+    warn_of_seeds(&pipeline->session);
     FW_TRY(pipeline_train(pipeline, "train.jsonl", error));
     FW_TRY(pipeline_save_weights(pipeline, error));
     const struct train_result *result = &pipeline->report.training;

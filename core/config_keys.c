@@ -5,6 +5,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "seeds.h"
+
 #define AT(member) offsetof(struct experiment, member)
 #define NUMBER(type_, key_, default_, min_, max_, unit_, member, doc_)                             \
     { FW_PARAM_RANGE(type_, key_, default_, min_, max_, unit_, doc_), AT(member), KEY_PLAIN }
@@ -27,7 +29,7 @@ static const struct core_key run_keys[] = {
          "run directory; empty: runs/NAME in the working directory"),
     TEXT(FW_PARAM_STRING, "device", "auto", KEY_PLUGIN, run.device,
          "device plugin; auto: cuda where it finds a device, else cpu"),
-    NUMBER(FW_PARAM_INT, "seed", "1337", 0, INFINITY, "", run.seed,
+    NUMBER(FW_PARAM_INT, "seed", "1337", 0, LARGEST_SEED, "", run.seed,
            "seed of weights, batches and everything random"),
     TEXT(FW_PARAM_STRING, "seeds", "", KEY_PLAIN, run.seeds,
          "several, such as 1337, 42, 2024: one run for each, then mean and deviation"),

@@ -4,9 +4,6 @@
 #include <stdbool.h>
 #include <string.h>
 
-/* Receipts are JSON, whose numbers are doubles: up to here every integer is one. */
-#define LARGEST_SEED INT64_C(9007199254740991)
-
 /* One item of the list, without the blanks around it. */
 struct item {
     const char *text;

@@ -4,6 +4,9 @@
 
 #include <fairway/error.h>
 
+/* Receipts are JSON, and cJSON prints 15 digits of a number: up to here two seeds are two. */
+#define LARGEST_SEED INT64_C(999999999999999)
+
 enum { MAX_SEEDS = 64 };
 
 /* "1337, 42, 2024" -> seeds, *n; "" gives *n = 0. Errors (E_CONFIG, E_LIMIT) begin with `where`,

@@ -53,6 +53,7 @@ with '1, 2, 1';  refuse 'bad.ini:4: run.seeds: seed 1 occurs twice' "$fairway" r
 with '1, two';   refuse 'bad.ini:4: run.seeds: "two" is no seed' "$fairway" run bad.ini
 with '1,,2';     refuse 'bad.ini:4: run.seeds: item 2 is empty' "$fairway" run bad.ini
 with "$(seq -s, 0 64)"; refuse 'bad.ini:4: run.seeds: more than 64' "$fairway" run bad.ini
+refuse 'seed = 1000000000000000 is out of range' "$fairway" run tiny.ini --set run.output=refused --set run.seed=1000000000000000
 refuse 'command line: run.seeds: seed 3 occurs twice' "$fairway" run tiny.ini --set run.seeds=3,3 \
   --set run.output=refused
 with '1, 2'; refuse 'eval.stride = 100' "$fairway" run bad.ini --set eval.stride=100
@@ -67,7 +68,8 @@ cmp both/results.json before.json || fail "a refused run removed results"
 [ ! -e both/results.json ] || fail "results.json of another run was left"
 
 # The seeds of an INI that train and eval see do not trouble them.
-with '1, 2'; "$fairway" train bad.ini --set run.output=trained >/dev/null || fail "train with run.seeds"
+with '1, 2'; "$fairway" train bad.ini --set run.output=trained >/dev/null 2>stderr.txt || fail "train with run.seeds"
+grep -q 'warning: train makes one run, of run.seed = 1337' stderr.txt || fail "train ignores run.seeds silently"
 for verb in compare submit; do
   "$fairway" "$verb" -h | grep -q "^usage: fairway $verb" || fail "$verb -h does not help"
 done
