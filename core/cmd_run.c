@@ -72,11 +72,11 @@ static fw_status score_artifact(struct pipeline *pipeline, const struct argument
     const struct experiment *experiment = pipeline->session.experiment;
     const struct corpus *corpus = pipeline->session.validation;
     struct arguments again;
-    struct overrides overrides;
-    FW_TRY(machine_overrides(&pipeline->session, arguments, &again, &overrides, error));
+    struct overrides overrides = {.text = NULL};
     const double begin = clock_seconds();
     struct scorer scorer;
-    fw_status status = scorer_open(&again, path, &scorer, error);
+    fw_status status = machine_overrides(&pipeline->session, arguments, &again, &overrides, error);
+    if (status == FW_OK) status = scorer_open(&again, path, &scorer, error);
     free(overrides.text);
     FW_TRY(status);
     struct report *report = &pipeline->report;

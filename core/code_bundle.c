@@ -19,13 +19,32 @@ static bool is_zero(const uint8_t *block) {
     return true;
 }
 
+/* Bytes of the file behind a header, in whole blocks; SIZE_MAX when the header does not say. */
+static size_t file_blocks(const uint8_t *block) {
+    const uint8_t *digit = block + offsetof(struct header, size);
+    size_t size = 0, n = 0;
+    for (; n < sizeof((struct header){0}.size) && digit[n] >= '0' && digit[n] <= '7'; n++)
+        size = size * 8 + (size_t)(digit[n] - '0');
+    return n > 0 ? (size + BLOCK - 1) / BLOCK * BLOCK : SIZE_MAX;
+}
+
+/* Where the end mark begins, a block of zeros where a header would be; 0 when there is none. */
+static size_t end_of_files(const uint8_t *tar, size_t size) {
+    size_t at = 0;
+    while (size - at >= BLOCK && !is_zero(tar + at)) {
+        const size_t file = file_blocks(tar + at), left = size - at - BLOCK;
+        if (file > left) return 0;
+        at += BLOCK + file;
+    }
+    return size - at >= BLOCK ? at : 0;
+}
+
 bool bundle_put_tar(struct bytes *bundle, const uint8_t *tar, size_t size) {
     if (size < BLOCK || size % BLOCK != 0) return false;
     if (memcmp(tar + offsetof(struct header, magic), "ustar", 5) != 0) return false;
-    /* The end mark is of zero blocks; the padding of the last file never is a whole block. */
-    while (size > 0 && is_zero(tar + size - BLOCK)) size -= BLOCK;
-    bytes_put(bundle, tar, size);
-    return true;
+    const size_t end = end_of_files(tar, size);
+    if (end > 0) bytes_put(bundle, tar, end);
+    return end > 0;
 }
 
 static void seal(struct header *header) {

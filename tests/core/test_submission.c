@@ -73,6 +73,16 @@ static void bundles(void **state) {
     assert_true(bundle_put_tar(&two, one.data, one.size));
     assert_int_equal(two.size, 2048);
     assert_memory_equal(two.data, two.data + 1024, 1024);
+    /* Zeros at the end of a file are the file's, not the end mark's. */
+    struct bytes zeros = {0}, three = {0};
+    bundle_put_binary(&zeros, "table", (const uint8_t[1024]){0}, 1024);
+    bundle_end(&zeros);
+    assert_true(bundle_put_tar(&three, zeros.data, zeros.size));
+    assert_int_equal(three.size, 1536);
+    assert_false(bundle_put_tar(&three, zeros.data, 1024)); /* cut short */
+    assert_int_equal(three.size, 1536);
+    bytes_free(&zeros);
+    bytes_free(&three);
     /* What is no tar is not taken. */
     uint8_t other[1024] = {'P', 'K'};
     assert_false(bundle_put_tar(&two, other, sizeof other));
