@@ -306,7 +306,11 @@ int cmd_run(int argc, char **argv) {
         (void)fputs(help, stdout);
         return 0;
     }
-    if (status == FW_OK && dry) return report_failure(dry_run(&arguments, &error), &error);
+    if (status == FW_OK && dry) {
+        status = read_plan(&arguments, &plan, &error);
+        if (status == FW_OK) status = dry_run(&arguments, &error);
+        return report_failure(status, &error);
+    }
     if (status == FW_OK) status = results_create(&results, &error);
     if (status == FW_OK) status = results_create(&reference, &error);
     if (status == FW_OK) status = run_all(&arguments, &plan, results, reference, &error);

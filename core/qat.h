@@ -1,6 +1,8 @@
 /* Quantization-aware training: late in the run, once the learning rate's scale is below
- * run.qat_below, the forward pass uses of each tensor that [quantize] will quantize what packing
- * would make of it. Gradients go straight through to the masters, which stay exact.
+ * run.qat_below, the forward pass uses of each tensor that [quantize] will quantize what the
+ * quantizer's fake_quantize makes of it. That stands for packing without being it in every bit:
+ * int8 and int6_mixed clip there at a row's largest magnitude, not at their percentiles. Gradients
+ * go straight through to the masters, which stay exact.
  *
  * The model must have compute copies (model_options.compute_copies): the optimizers refresh them
  * with every step, and qat_apply overwrites those of the quantized tensors before the next pass. */
@@ -26,7 +28,7 @@ void qat_destroy(struct qat *qat); /* NULL is fine */
  * the warm-up aside. False for NULL. */
 bool qat_begins(struct qat *qat, int64_t step, double scale);
 
-/* Before a forward pass: what packing would make of the masters, to the compute copies. `step` is
+/* Before a forward pass: what fake_quantize makes of the masters, to the compute copies. `step` is
  * device memory, with its `quantize` set. [no-alloc] */
 fw_status qat_apply(const struct qat *qat, const fw_step *step, fw_error *error);
 

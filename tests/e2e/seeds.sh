@@ -56,6 +56,7 @@ with "$(seq -s, 0 64)"; refuse 'bad.ini:4: run.seeds: more than 64' "$fairway" r
 refuse 'seed = 1000000000000000 is out of range' "$fairway" run tiny.ini --set run.output=refused --set run.seed=1000000000000000
 refuse 'command line: run.seeds: seed 3 occurs twice' "$fairway" run tiny.ini --set run.seeds=3,3 \
   --set run.output=refused
+refuse 'run.seeds: seed 3 occurs twice' "$fairway" run tiny.ini --set run.seeds=3,3 --dry-run
 with '1, 2'; refuse 'eval.stride = 100' "$fairway" run bad.ini --set eval.stride=100
 [ ! -e refused ] || fail "a refused run left a directory behind"
 cp both/results.json before.json

@@ -65,9 +65,10 @@ typedef struct fw_quantizer {
                         uint32_t n_streams, float *values, fw_error *error);
 
     /* Optional: quantization-aware training. Write to `out` (compute) what decode(encode(master))
-     * would give, with gradients passed straight through; composed of device ops, switched by
-     * step->quantize. `scratch` holds fake_scratch bytes. Returns E_UNSUPPORTED for tensors that it
-     * stores unquantized. */
+     * would give, or what stands for it where encode searches (levels and floor the same), with
+     * gradients passed straight through; composed of device ops, switched by step->quantize.
+     * `scratch` holds fake_scratch bytes. Returns E_UNSUPPORTED for tensors that it stores
+     * unquantized. */
     size_t (*fake_scratch)(void *self, const fw_weight *weight);
     fw_status (*fake_quantize)(void *self, fw_device *device, const fw_weight *weight,
                                const fw_tensor *master, const fw_tensor *out, const fw_step *step,
