@@ -125,10 +125,10 @@ fw_status config_resolve(struct config *config, struct registry *registry, uint3
  * [attention.LAYERS]). Caller frees. Loading it again yields the same text.
  *
  * experiment.hash is the SHA-256 of this text, of all sections, with what depends on the place
- * alone taken out: no run.name, no run.output, no run.seeds
- * (which only says what other runs are made), of every path and source its last component, of a
- * plugin its id. So the same experiment in two folders has one hash. It does not cover the files'
- * contents; what a receipt says of data, tokenizer and modules does. */
+ * alone taken out: no run.name, no run.output, no run.seeds (which only says what other runs are
+ * made), of every path and source its last component, of a plugin its id. So the same experiment in
+ * two folders has one hash. It does not cover the files' contents: of modules a receipt has the
+ * hashes, of the validation text how much was scored. */
 fw_status config_text(const struct config *config, const char *const *sections, char **text,
                       fw_error *error);
 

@@ -4,10 +4,12 @@
  *   for each layer: x += attention(rmsnorm(x));  x += down(leaky_relu(up(rmsnorm(x)), 0.5)^2)
  *   logits = rmsnorm(x) embedding^T, softcapped: softcap * tanh(logits / softcap)
  *
- * No biases; the embedding is tied to the head. Weights live in arenas of one layout (masters,
- * gradients, optimizer state, averages), so that any of them can be copied or reduced whole.
- * model.c holds weights and memory, model_pass.c the forward and backward passes, model_init.c the
- * initial values. */
+ * No biases; the embedding is tied to the head. That is the model with every switch of [model] off;
+ * the tables, smear, mixes, skips and scales that they add stand in model_inputs.c (up to x) and
+ * model_layers.c (the layers). Weights live in arenas of one layout (masters, gradients, optimizer
+ * state, averages), so that any of them can be copied or reduced whole.
+ * model.c puts a model together, model_weights.c declares and holds the weights, model_memory.c the
+ * activations, model_init.c the initial values, model_pass.c goes forward and backward. */
 #ifndef FAIRWAY_MODEL_H
 #define FAIRWAY_MODEL_H
 
@@ -34,7 +36,7 @@ void model_destroy(struct model *model); /* NULL is fine */
 /* The parameters that model_create would allocate for these options; it errs as that does. */
 fw_status model_count(const struct model_options *options, int64_t *parameters, fw_error *error);
 
-/* Weights, in a stable order: the embedding, then each layer's attention and MLP. */
+/* Weights, in a stable order: the embedding and what else forms the input, then layer by layer. */
 uint32_t model_n_weights(const struct model *model);
 const fw_weight *model_weight(const struct model *model, uint32_t index);
 int64_t model_parameters(const struct model *model);
