@@ -39,6 +39,19 @@ static void print_folder(const struct submission *submission) {
     (void)printf("try it: python3 %s/train_gpt.py --dry-run\n", submission->output);
 }
 
+/* YYYY-MM-DD, and a day that there is. */
+static fw_status check_date(const char *date, fw_error *error) {
+    static const int days[] = {31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31};
+    int year = 0, month = 0, day = 0, end = 0;
+    if (strlen(date) == 10 && strspn(date, "0123456789-") == 10 &&
+        sscanf(date, "%4d-%2d-%2d%n", &year, &month, &day, &end) == 3 && end == 10 && month >= 1 &&
+        month <= 12) {
+        const bool leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
+        if (day >= 1 && day <= days[month - 1] + (month == 2 && leap ? 1 : 0)) return FW_OK;
+    }
+    return fw_fail(error, FW_E_CONFIG, "--date %s: is no day written as YYYY-MM-DD", date);
+}
+
 static fw_status check(const struct arguments *arguments, const struct submission *submission,
                        fw_error *error) {
     if (arguments->input == NULL)
@@ -47,7 +60,7 @@ static fw_status check(const struct arguments *arguments, const struct submissio
                        "record`");
     if (submission->output == NULL)
         return fw_fail(error, FW_E_CONFIG, "--output DIR is missing: where the record goes");
-    return FW_OK;
+    return check_date(submission->date, error);
 }
 
 int cmd_submit(int argc, char **argv) {

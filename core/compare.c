@@ -105,11 +105,13 @@ static bool print_pair(const char *label, chooser a, const struct results *resul
     return true;
 }
 
-/* True when the best score that counts is another one than what stands in the same line above. */
+/* True when no line above has the best score that counts on both sides. */
 static bool crosses(const struct results *result, const struct results *reference) {
     const struct run_score *a = results_honest(result, 0), *b = results_honest(reference, 0);
     if (a == NULL || b == NULL) return false;
-    return (a == model_score(result, 0)) != (b == model_score(reference, 0));
+    const bool models = a == model_score(result, 0) && b == model_score(reference, 0);
+    const bool caches = a == cached_score(result, 0) && b == cached_score(reference, 0);
+    return !models && !caches;
 }
 
 static void print_rule(size_t n_result, size_t n_reference) {

@@ -1,8 +1,10 @@
 #include "dry_run.h"
 
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "evaluate.h"
 #include "model.h"
 #include "pack.h"
 #include "session.h"
@@ -84,6 +86,20 @@ static void print_plan(const struct session *session, const struct model *model)
     (void)printf("Nothing was trained, and the data were not looked at.\n");
 }
 
+/* A cache that the run would refuse. Without a tokenizer the tokens count no bytes here. */
+static fw_status check_cache(const struct session *session, uint32_t vocabulary, fw_error *error) {
+    struct token_table stand_in = {.vocabulary = vocabulary, .begin_token = -1};
+    const struct token_table *table = session->table;
+    if (table == NULL) {
+        stand_in.tokens = calloc(vocabulary, sizeof *stand_in.tokens);
+        if (stand_in.tokens == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for tokens");
+        table = &stand_in;
+    }
+    const fw_status status = evaluate_check(session->experiment, session->services, table, error);
+    free(stand_in.tokens);
+    return status;
+}
+
 static fw_status plan(struct session *session, fw_error *error) {
     uint32_t vocabulary = 0;
     FW_TRY(vocabulary_of(session, &vocabulary, error));
@@ -94,7 +110,8 @@ static fw_status plan(struct session *session, fw_error *error) {
                                           .tokens = session->experiment->data.sequence};
     struct model *model = NULL;
     FW_TRY(model_create(&options, &model, error));
-    const fw_status status = pack_check(session->experiment, session->services, model, error);
+    fw_status status = pack_check(session->experiment, session->services, model, error);
+    if (status == FW_OK) status = check_cache(session, vocabulary, error);
     if (status == FW_OK) print_plan(session, model);
     model_destroy(model);
     return status;

@@ -272,8 +272,10 @@ fw_status registry_find(struct registry *registry, uint32_t kind, const char *na
     }
     struct sentence hint = {.text = ""};
     suggest(registry, kind, name, &hint);
-    return fw_fail(error, FW_E_NOT_FOUND, "no %s plugin '%s'%s. Tried %s", kind_name(kind), name,
-                   hint.text, tried.text);
+    const size_t n = strlen(hint.text);
+    const bool asks = n > 0 && hint.text[n - 1] == '?';
+    return fw_fail(error, FW_E_NOT_FOUND, "no %s plugin '%s'%s%s Tried %s", kind_name(kind), name,
+                   hint.text, asks ? "" : ".", tried.text);
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b) {

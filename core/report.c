@@ -55,19 +55,19 @@ static void each_effect(const struct report *report,
 /* ---- the table ---- */
 
 void report_print_score_header(void) {
-    (void)printf("%-32s %10s %10s\n", "bits per byte, counting bytes of", "tokens", "raw text");
+    (void)printf("%-34s %10s %10s\n", "bits per byte, counting bytes of", "tokens", "raw text");
 }
 
 void report_print_score(const char *label, const struct score *score, const char *remark) {
-    char raw[16] = "";
+    char raw[16] = "-"; /* unknown, as for a part of the tokens */
     if (score->raw_bpb > 0) (void)snprintf(raw, sizeof raw, "%.4f", score->raw_bpb);
-    (void)printf("  %-30s %10.4f %10s%s%s\n", label, score->bpb, raw,
+    (void)printf("  %-32s %10.4f %10s%s%s\n", label, score->bpb, raw,
                  remark[0] != '\0' ? "   " : "", remark);
 }
 
 static void print_xz(const char *label, size_t packed, size_t text) {
     if (packed == 0 || text == 0) return;
-    (void)printf("  %-30s %10s %10.4f\n", label, "", 8.0 * (double)packed / (double)text);
+    (void)printf("  %-32s %10s %10.4f\n", label, "", 8.0 * (double)packed / (double)text);
 }
 
 bool report_is_invalid(const struct evaluate_result *result, const struct score *score) {

@@ -302,6 +302,23 @@ static void comparisons(void **state) {
     check_words(text, false, "p = ");
     check_words(text, false, "  BETTER\n");
     free(text);
+    /* The honest counterpart of a void cache stands in for it. */
+    write_receipt("f.json", 6, HASH_A, 1.5,
+                  ", \"cached\": {\"bpb\": 0.2, \"valid\": false},"
+                  " \"counterpart\": {\"bpb\": 1.3, \"nats\": 2252.7, \"targets\": 1000}");
+    write_receipt("g.json", 7, HASH_A, 1.5, ", \"cached\": {\"bpb\": 1.2, \"nats\": 2079.4}");
+    const char *const void_cache[] = {"f.json", NULL};
+    text = comparison(void_cache, "g.json", &status);
+    assert_int_equal(status, FW_OK);
+    check_words(text, true, "best that counts, byte");
+    check_words(text, true, "0.901091"); /* 1.3 ln 2 */
+    check_words(text, true, "the result is counterpart, the reference cached");
+    free(text);
+    /* Both lines above say all that there is to say. */
+    const char *const honest[] = {"g.json", NULL};
+    text = comparison(honest, "g.json", &status);
+    check_words(text, false, "best that counts");
+    free(text);
     /* Only void scores: nothing to compare. */
     write_text("void.json", "{\"cached\": {\"bpb\": [0.2, 0.3], \"valid\": false}}");
     text = comparison(three, "void.json", &status);

@@ -29,6 +29,7 @@ with run 'deterministic = yes'; refuse "bad.ini:5: .*no key 'deterministic'" "$f
 printf 'no section = here\n' >bad.ini; refuse 'bad.ini:1' "$fairway" run bad.ini
 printf '[run\n' >bad.ini; refuse 'bad.ini:1' "$fairway" run bad.ini
 refuse 'missing.ini: .*No such file' "$fairway" run missing.ini
+refuse "no cache plugin 'ngrm'; did you mean 'ngram'? Tried " "$fairway" run tiny.ini --set cache.plugin=ngrm
 refuse "command line: .*did you mean 'steps'" "$fairway" run tiny.ini --set run.stepz=3
 refuse 'SECTION.KEY=VALUE' "$fairway" run tiny.ini --set nonsense
 refuse 'did you mean --set' "$fairway" run tiny.ini --sett run.steps=3

@@ -8,6 +8,8 @@ mixed="--set quantize.plugin=int6_mixed --set model.mlp_width=256 --set cache.pl
 
 "$fairway" run tiny.ini $mixed >full.txt
 lacks 'to fit' full.txt "an artifact that fits was pruned"
+columns=$(sed -n 's/^\(  [a-z].*, plain *[0-9.]*\.[0-9]*\).*/\1/p' full.txt | awk '{ print length }' | sort -u | wc -l)
+[ "$columns" -eq 1 ] || { cat full.txt >&2; fail "the scores do not stand below one another"; }
 lacks '"fit"' out/receipt.json "the receipt speaks of fitting without need"
 full=$(number total out/receipt.json)
 code=$((full - $(number model out/receipt.json)))

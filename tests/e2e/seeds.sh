@@ -57,6 +57,7 @@ refuse 'seed = 1000000000000000 is out of range' "$fairway" run tiny.ini --set r
 refuse 'command line: run.seeds: seed 3 occurs twice' "$fairway" run tiny.ini --set run.seeds=3,3 \
   --set run.output=refused
 refuse 'run.seeds: seed 3 occurs twice' "$fairway" run tiny.ini --set run.seeds=3,3 --dry-run
+refuse 'no distribution that sums to one' "$fairway" run tiny.ini --set cache.plugin=ngram_hashed --dry-run
 with '1, 2'; refuse 'eval.stride = 100' "$fairway" run bad.ini --set eval.stride=100
 [ ! -e refused ] || fail "a refused run left a directory behind"
 cp both/results.json before.json

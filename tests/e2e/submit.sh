@@ -97,6 +97,9 @@ refuse 'no score of this run counts' "$fairway" submit unfair --output refused
 refuse 'record: is not empty' "$fairway" submit one --output record
 refuse 'tiny.ini: cannot be used as a directory' "$fairway" submit one --output tiny.ini
 refuse 'none/receipt.json: there is no such file' "$fairway" submit none --output refused
+for date in 2026-13-01 2026-02-29 2026-1-2 2026-01-02x today; do
+  refuse "date $date: " "$fairway" submit one --output refused --date "$date"
+done
 refuse '--output DIR is missing' "$fairway" submit one
 refuse 'no run directory' "$fairway" submit --output refused
 broken() { # broken FILE: a copy of the run without it
