@@ -95,6 +95,20 @@ static fw_status check_bigram(const struct config *config, fw_error *error) {
                    config_place(config, "model", "bigram_slots"));
 }
 
+/* A table and its scale that both begin at zero give each other no gradient. */
+static fw_status check_dead_tables(const struct config *config, fw_error *error) {
+    const struct model_keys *model = &config->experiment.model;
+    const bool bigram = model->bigram_slots > 0 && model->bigram_scale == 0;
+    const bool value =
+        model->value_layers[0] != '\0' && model->value_scale == 0 && model->value_init == 0;
+    if (!bigram && !value) return FW_OK;
+    const char *key = bigram ? "bigram_scale" : "value_scale";
+    return fw_fail(error, FW_E_CONFIG,
+                   "%s: model.%s = 0: its table begins at zero too, so that neither would ever "
+                   "learn; %s is the reference's",
+                   config_place(config, "model", key), key, bigram ? "0.05" : "0.1");
+}
+
 static fw_status resolve_value_layers(struct config *config, fw_error *error) {
     struct experiment *e = &config->experiment;
     uint8_t *layers = config_keep(config, CONFIG_MAX_LAYERS);
@@ -125,6 +139,7 @@ fw_status config_check(struct config *config, uint32_t bind, fw_error *error) {
     FW_TRY(check_layers(config, error));
     FW_TRY(check_skips(config, error));
     FW_TRY(check_bigram(config, error));
+    FW_TRY(check_dead_tables(config, error));
     FW_TRY(resolve_value_layers(config, error));
     /* Without optimizers nothing will be trained. */
     if ((bind & CONFIG_BIND(FW_OPTIMIZER)) != 0) FW_TRY(check_limit(config, error));

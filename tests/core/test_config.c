@@ -139,6 +139,26 @@ static void cross_checks(void **state) {
     config_destroy(config);
 }
 
+/* What the model's switches need of each other. */
+static void model_checks(void **state) {
+    (void)state;
+    refused(STEPS "[model]\nlayers = 1\nskips = yes\n", FW_E_CONFIG, "x.ini:5", "2 layers");
+    refused(STEPS "[model]\nbigram_slots = 1\n", FW_E_CONFIG, "x.ini:4", "no slot for pairs");
+    refused(STEPS "[model]\nbigram_slots = 9\nbigram_scale = 0\n", FW_E_CONFIG, "x.ini:5",
+            "model.bigram_scale = 0", "neither would ever learn");
+    refused(STEPS "[model]\nvalue_layers = 1\nvalue_scale = 0\nvalue_init = 0\n", FW_E_CONFIG,
+            "x.ini:5", "model.value_scale = 0", "neither would ever learn");
+    refused(STEPS "[model]\nvalue_layers = 2,9\n", FW_E_CONFIG, "x.ini:4", "names layer 9",
+            "0 to 3");
+    refused(STEPS "[model]\nvalue_layers = 1,1\n", FW_E_CONFIG, "x.ini:4", "layer 1 twice");
+    refused(STEPS "[model]\nvalue_layers = last\n", FW_E_CONFIG, "x.ini:4", "does not name layers");
+    struct config *config;
+    const struct experiment *experiment =
+        resolve(STEPS "[model]\nvalue_layers = 0,2-3\n", NULL, &config);
+    assert_memory_equal(experiment->value_layers, "\1\0\1\1", 4);
+    config_destroy(config);
+}
+
 static void plugin_keys(void **state) {
     (void)state;
     refused(STEPS "[cache]\nlevle = 3\n", FW_E_CONFIG,
@@ -466,6 +486,7 @@ int main(void) {
         in_workspace(core_values),
         in_workspace(bounds),
         in_workspace(cross_checks),
+        in_workspace(model_checks),
         in_workspace(plugin_keys),
         in_workspace(layers),
         in_workspace(paths),

@@ -32,7 +32,7 @@ cmp fitted/model.fairway packed.fairway || fail "pack and run fit differently"
 
 # The less room, the more is pruned, and it always fits.
 before=0
-for less in 100 400 900 1500; do
+for less in 100 400 700 900; do
   "$fairway" pack out --out less.fairway --set run.size_limit=$((full - less)) >less.txt
   [ $(($(wc -c <less.fairway) + code)) -le $((full - less)) ] || fail "$less bytes less do not fit"
   pruned=$(sed -n 's/.*pruned \([0-9,]*\) weights.*/\1/p' less.txt | tr -d ,)

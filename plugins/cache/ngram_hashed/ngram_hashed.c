@@ -35,7 +35,7 @@ static const fw_param params[] = {
                    "shortest n-grams, the predicted token included"),
     FW_PARAM_RANGE(FW_PARAM_INT, "max_order", "7", LEAST_ORDER, MOST_ORDER, "tokens",
                    "longest n-grams; the longest that matches decides"),
-    FW_PARAM_RANGE(FW_PARAM_INT, "table_size", "4194304", 2, 1 << 30, "buckets",
+    FW_PARAM_RANGE(FW_PARAM_INT, "table_size", "4194304", 2, 1 << 26, "buckets",
                    "of the two tables of each order, 4 bytes each; a power of two"),
     FW_PARAM_RANGE(FW_PARAM_INT, "min_count", "2", 1, 1 << 30, "tokens",
                    "counted in a context's bucket before it matches"),
