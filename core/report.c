@@ -1,6 +1,7 @@
 #include "report.h"
 
 #include <inttypes.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -183,9 +184,15 @@ static void print_seconds(const struct report *report) {
     print_totals("evaluation", report_evaluation_seconds(report));
 }
 
+/* Counts as counts, shares and distances with four digits. */
 static void print_effect(void *argument, const char *name, double size) {
     (void)argument;
-    (void)printf("  %-30s %.6g\n", name, size);
+    char text[TEXT_COMMAS_BYTES];
+    if (size >= 1 && size < 1e15 && size == floor(size))
+        (void)text_with_commas((uint64_t)size, text);
+    else
+        (void)snprintf(text, sizeof text, "%.4g", size);
+    (void)printf("  %-30s %s\n", name, text);
 }
 
 static double per_second(double amount, double seconds) {

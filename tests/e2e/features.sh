@@ -19,7 +19,7 @@ INI
 for name in average_relative_distance qat_changed_weights qat_relative_distance swa_snapshots \
   swa_relative_distance packing_bpb cache_changed_positions; do
   grep -q "\"$name\":" late/receipt.json || fail "the receipt lacks the effect $name"
-  grep -q "^  $name  *[0-9.e-]*$" table.txt || { cat table.txt >&2; fail "the table lacks the effect $name"; }
+  grep -q "^  $name  *[0-9.,e-]*$" table.txt || { cat table.txt >&2; fail "the table lacks the effect $name"; }
 done
 # 30 steps of warmdown: below 0.4 at the last 11, of which every other one is a snapshot.
 grep -q '^  swa_snapshots *6$' table.txt || { grep swa table.txt >&2; fail "expected 6 snapshots"; }
