@@ -82,6 +82,14 @@ static void print_line(const char *label, const double *a, size_t n_a, const dou
         (void)printf("  p = %.4g%s\n", w.p, w.p < significance ? "  BETTER" : "");
 }
 
+/* Nats per token mean the same only where a token stands for as many bytes: within a hundredth.
+ * What a side does not say cannot be told apart. */
+static bool same_tokens(const struct side *a, const struct side *b) {
+    const double left = statistics_mean(a->tokens, a->n) / statistics_mean(a->bytes, a->n);
+    const double right = statistics_mean(b->tokens, b->n) / statistics_mean(b->bytes, b->n);
+    return !(fabs(left - right) > 0.01 * right);
+}
+
 /* Two lines of the table: per token and per byte. */
 static bool print_pair(const char *label, chooser a, const struct results *result, chooser b,
                        const struct results *reference) {
@@ -94,11 +102,14 @@ static bool print_pair(const char *label, chooser a, const struct results *resul
     if (print_absence(label, &right) || left_absent) return false;
     const bool same_text = left.scored == 0 || right.scored == 0 || left.scored == right.scored;
     (void)snprintf(text, sizeof text, "%s, token", label);
-    print_line(text, left.tokens, left.n, right.tokens, right.n, same_text);
+    const bool comparable = same_tokens(&left, &right);
+    print_line(text, left.tokens, left.n, right.tokens, right.n, same_text && comparable);
     (void)snprintf(text, sizeof text, "%s, byte", label);
     print_line(text, left.bytes, left.n, right.bytes, right.n, same_text);
     if (strcmp(left.kind, right.kind) != 0)
         (void)printf("  %-24s the result is %s, the reference %s\n", "", left.kind, right.kind);
+    if (!comparable)
+        (void)printf("  %-24s tokens of different length: only the bytes compare\n", "");
     if (!same_text)
         (void)printf("  %-24s scored on other text: %.0f bytes against %.0f\n", "", left.scored,
                      right.scored);

@@ -57,16 +57,17 @@ static void print_step(const struct experiment *experiment, const struct model *
     const int64_t sequence = experiment->data.sequence, micro = train_micro_batch(experiment);
     const int64_t sequences = run->batch_tokens / sequence;
     char tokens[TEXT_COMMAS_BYTES];
-    (void)printf("  a step     %s tokens in %" PRId64 " passes of %" PRId64 " x %" PRId64
+    (void)printf("  a step     %s tokens in %" PRId64 " %s of %" PRId64 " x %" PRId64
                  ", %.3g TFLOP forward and backward\n",
                  text_with_commas((uint64_t)run->batch_tokens, tokens),
-                 (sequences + micro - 1) / micro, micro, sequence,
-                 3e-12 * model_forward_flops(model, 1, sequence) * (double)sequences);
+                 (sequences + micro - 1) / micro, sequences > micro ? "passes" : "pass", micro,
+                 sequence, 3e-12 * model_forward_flops(model, 1, sequence) * (double)sequences);
     (void)printf("  length     ");
     if (run->steps > 0)
         (void)printf("%" PRId64 " steps%s", run->steps, run->seconds > 0 ? ", " : "");
     if (run->seconds > 0) (void)printf("%.0f s", run->seconds);
     (void)printf("; the last %" PRId64 " steps warm down\n", run->warmdown_steps);
+    if (run->seeds[0] != '\0') (void)printf("  runs       one for each seed: %s\n", run->seeds);
 }
 
 static void print_plan(const struct session *session, const struct model *model) {
@@ -107,10 +108,13 @@ static fw_status plan(struct session *session, fw_error *error) {
                                           .host = session->services,
                                           .vocabulary = vocabulary,
                                           .batch = 1,
-                                          .tokens = session->experiment->data.sequence};
+                                          .tokens = session->experiment->data.sequence,
+                                          .training = true,
+                                          .compute_copies = session->experiment->run.qat_below > 0};
     struct model *model = NULL;
     FW_TRY(model_create(&options, &model, error));
-    fw_status status = pack_check(session->experiment, session->services, model, error);
+    fw_status status = train_check(session->experiment, session->services, model, error);
+    if (status == FW_OK) status = pack_check(session->experiment, session->services, model, error);
     if (status == FW_OK) status = check_cache(session, vocabulary, error);
     if (status == FW_OK) print_plan(session, model);
     model_destroy(model);

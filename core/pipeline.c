@@ -272,6 +272,26 @@ static fw_status cannot_fit(const struct pipeline *pipeline, const struct pack_r
                    limit);
 }
 
+/* A quantizer without a rate cannot be fitted: the artifact is written as it is, with a word. The
+ * code is measured, which takes seconds, only for artifacts that come near the limit. */
+static fw_status warn_of_size(struct pipeline *pipeline, const struct artifact *artifact,
+                              fw_error *error) {
+    const struct session *session = &pipeline->session;
+    const size_t model = artifact->payload_bytes;
+    const size_t limit = (size_t)session->experiment->run.size_limit;
+    if (model < limit / 2) return FW_OK;
+    FW_TRY(pipeline_measure_code(pipeline, error));
+    const size_t code = pipeline->report.code.counted;
+    if (model + code <= limit) return FW_OK;
+    char message[512];
+    (void)snprintf(message, sizeof message,
+                   "the artifact takes over %zu bytes and the code %zu, more than run.size_limit = "
+                   "%zu; quantizer %s has no rate that could be lowered to fit, int6_mixed has",
+                   model, code, limit, session->experiment->quantize.entry->plugin->id);
+    session->services->log(session->services, FW_LOG_WARNING, message);
+    return FW_OK;
+}
+
 static fw_status pack_to_limit(struct pipeline *pipeline, const float *weights,
                                struct artifact *artifact, fw_error *error) {
     const struct session *session = &pipeline->session;
@@ -289,6 +309,7 @@ static fw_status pack_to_limit(struct pipeline *pipeline, const float *weights,
     }
     FW_TRY(pack_weights(&options, artifact, &report->pack, error));
     if (!report->pack.fits) return cannot_fit(pipeline, &report->pack, error);
+    if (run->fit_size && !options.fit) FW_TRY(warn_of_size(pipeline, artifact, error));
     report->pruned_weights = 0;
     if (report->pack.rate < 1)
         host_each_effect(session->host, note_pruned, &report->pruned_weights);

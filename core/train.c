@@ -141,11 +141,27 @@ int64_t train_micro_batch(const struct experiment *experiment) {
     return micro > 0 && micro < sequences ? micro : sequences;
 }
 
+static struct schedule schedule_of(const struct run_keys *run) {
+    return (struct schedule){run->steps, run->seconds, run->warmup_steps, run->warmdown_steps};
+}
+
+fw_status train_check(const struct experiment *experiment, const fw_host *host, struct model *model,
+                      fw_error *error) {
+    const struct schedule schedule = schedule_of(&experiment->run);
+    struct optimizers *optimizers = NULL;
+    struct qat *qat = NULL;
+    fw_status status = optimizers_create(experiment, host, model, &optimizers, error);
+    if (status == FW_OK) status = averaging_rehearse(&experiment->average, host, &schedule, error);
+    if (status == FW_OK) status = qat_create(experiment, host, model, &schedule, &qat, error);
+    qat_destroy(qat);
+    optimizers_destroy(optimizers);
+    return status;
+}
+
 static fw_status trainer_open(struct trainer *t, fw_error *error) {
     const struct train_options *options = t->options;
     const struct run_keys *run = &options->experiment->run;
-    t->schedule =
-        (struct schedule){run->steps, run->seconds, run->warmup_steps, run->warmdown_steps};
+    t->schedule = schedule_of(run);
     t->tokens = options->experiment->data.sequence;
     t->sequences = run->batch_tokens / t->tokens;
     t->micro = train_micro_batch(options->experiment);

@@ -43,6 +43,10 @@ struct train_result {
     float *raw, *averaged; /* host arenas, the same one if so; the caller frees */
 };
 
+/* What a trainer for a model made for training would refuse, its data aside; for a dry run. */
+fw_status train_check(const struct experiment *experiment, const fw_host *host, struct model *model,
+                      fw_error *error);
+
 struct trainer;
 
 /* Everything that training needs, so that what cannot work is refused before anything is written.

@@ -287,6 +287,15 @@ static void comparisons(void **state) {
     check_words(text, true, "-0.034657");
     check_words(text, false, "p = ");
     free(text);
+    /* Tokens of another length: the test is of bytes alone. */
+    write_text("t.json", "{\"name\": \"record\", \"bytes_per_token\": 3,"
+                         " \"model\": {\"mode\": \"sliding\", \"bpb\": [1.49, 1.491, 1.489]}}");
+    text = comparison(three, "t.json", &status);
+    assert_int_equal(status, FW_OK);
+    check_words(text, true, "only the bytes compare");
+    check_words(text, true, "-0.499066  no test\n");
+    check_words(text, true, "p = 1\n");
+    free(text);
     /* Scores of other text differ, but not for better or worse. */
     write_text("o.json",
                "{\"runs\": [{\"seed\": 1, \"experiment_sha256\": \"" HASH_B "\", \"scores\":"

@@ -78,6 +78,12 @@ kept first || fail "an average without effect cost the work"
 refuse 'took no snapshot' "$fairway" train late.ini --set run.output=trained --set average.below=0.01 --set run.seconds=1000
 [ -s trained/weights.fw ] || fail "train lost the weights"
 
+# A dry run refuses what the run would.
+refuse 'would never be reached' "$fairway" run late.ini --dry-run --set run.qat_below=0.02
+refuse 'took no snapshot' "$fairway" run late.ini --dry-run --set average.below=0.01
+refuse 'muon trains matrices' "$fairway" run tiny.ini --dry-run --set optimizer.scalar.plugin=muon \
+  --set model.smear=yes
+
 # A part of the model that nothing trains: zero at first, zero at the end.
 refuse 'smear.gate is zero after the whole training' "$fairway" run tiny.ini --set run.output=dead \
   --set model.smear=yes --set optimizer.scalar.learning_rate=0

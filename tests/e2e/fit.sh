@@ -52,5 +52,8 @@ cmp tight/model.fairway packed.fairway || fail "the kept weights pack differentl
 # Without fitting, or without a rate to lower, the artifact is what it is.
 "$fairway" pack out --out as_is.fairway --set run.size_limit=$limit --set run.fit_size=no >as_is.txt
 cmp as_is.fairway out/model.fairway || fail "run.fit_size = no still fits"
-"$fairway" run tiny.ini --set run.output=over --set run.size_limit=1000 --set cache.plugin=none >over.txt
+"$fairway" run tiny.ini --set run.output=over --set run.size_limit=1000 --set cache.plugin=none >over.txt \
+  2>over.err
+grep -q 'warning: .* more than run.size_limit = 1000; quantizer int8 has no rate' over.err ||
+  fail "no warning that int8 cannot be fitted"
 grep -q 'OVER THE LIMIT' over.txt || fail "nothing says that int8 is over the limit"

@@ -23,7 +23,7 @@ awk -v a="$(score 'raw weights, plain' alone-7.txt)" -v b="$(score 'raw weights,
   -v m="$mean" 'BEGIN { d = (a + b) / 2 - m; exit !(d < 0.0001 && d > -0.0001) }' ||
   fail "the mean of raw scores is $mean"
 [ -n "$(sed -n 's/^  deviation *\([0-9.]*\).*/\1/p' both.txt)" ] || fail "no deviation"
-grep -q 'model, token .*p = ' both.txt || { cat both.txt >&2; fail "no p-value with --reference"; }
+grep -q 'model, byte .*p = ' both.txt || { cat both.txt >&2; fail "no p-value with --reference"; }
 grep -q 'with cache .*reference.*INVALID.*never counts' both.txt || fail "a void score takes part"
 
 # The same from receipts of single runs: one experiment, whatever its seeds and folders.
