@@ -141,15 +141,23 @@ static fw_status pack_code(const struct measurement *m, const char *path, struct
                            fw_error *error) {
     if (m->sources.failed || m->binaries.failed)
         return fw_fail(error, FW_E_MEMORY, "no memory to measure the code");
-    uint8_t *packed = NULL;
-    struct code_size made = {.binaries = xz_size(m->binaries.data, m->binaries.size)};
-    FW_TRY(xz_pack(m->sources.data, m->sources.size, &packed, &made.sources, error));
+    struct code_size made = {0};
+    uint8_t *sources = NULL, *binaries = NULL;
+    fw_status packed[2];
+#pragma omp parallel sections num_threads(2)
+    {
+#pragma omp section
+        packed[0] = xz_pack(m->sources.data, m->sources.size, &sources, &made.sources, NULL);
+#pragma omp section
+        packed[1] = xz_pack(m->binaries.data, m->binaries.size, &binaries, &made.binaries, NULL);
+    }
+    fw_status status = packed[0] != FW_OK ? packed[0] : packed[1];
+    if (status != FW_OK) status = fw_fail(error, status, "no memory to pack the code");
     made.counted = made.sources > made.binaries ? made.sources : made.binaries;
-    sha256_bytes(packed, made.sources, made.hash);
-    fw_status status = FW_OK;
-    if (made.binaries == 0) status = fw_fail(error, FW_E_MEMORY, "no memory to pack the code");
-    if (status == FW_OK && path != NULL) status = file_write(path, packed, made.sources, error);
-    free(packed);
+    if (status == FW_OK) sha256_bytes(sources, made.sources, made.hash);
+    if (status == FW_OK && path != NULL) status = file_write(path, sources, made.sources, error);
+    free(sources);
+    free(binaries);
     if (status == FW_OK) *size = made;
     return status;
 }

@@ -234,10 +234,16 @@ fw_status xz_pack(const void *data, size_t size, uint8_t **packed, size_t *packe
     const size_t bound = lzma_stream_buffer_bound(size);
     uint8_t *made = bound > 0 ? malloc(bound) : NULL;
     size_t n = 0;
-    const lzma_ret code = made == NULL
-                              ? LZMA_MEM_ERROR
-                              : lzma_easy_buffer_encode(9 | LZMA_PRESET_EXTREME, LZMA_CHECK_CRC64,
-                                                        NULL, data, size, made, &n, bound);
+    lzma_options_lzma options;
+    lzma_ret code = LZMA_MEM_ERROR;
+    if (made != NULL && !lzma_lzma_preset(&options, 9 | LZMA_PRESET_EXTREME)) {
+        lzma_filter filters[] = {{.id = LZMA_FILTER_LZMA2, .options = &options},
+                                 {.id = LZMA_VLI_UNKNOWN}};
+        if (size < options.dict_size)
+            options.dict_size = size > LZMA_DICT_SIZE_MIN ? (uint32_t)size : LZMA_DICT_SIZE_MIN;
+        code =
+            lzma_stream_buffer_encode(filters, LZMA_CHECK_CRC64, NULL, data, size, made, &n, bound);
+    }
     if (code != LZMA_OK) {
         free(made);
         return fw_fail(error, FW_E_MEMORY, "no memory to pack %zu bytes by xz", size);
