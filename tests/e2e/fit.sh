@@ -28,6 +28,16 @@ differ out/model.fairway fitted/model.fairway "nothing was pruned"
 grep -q 'pruned [0-9,]* weights to fit' packed.txt || fail "pack does not say what was pruned"
 cmp fitted/model.fairway packed.fairway || fail "pack and run fit differently"
 
+# The less room, the more is pruned, and it always fits.
+before=0
+for less in 100 300 600 900; do
+  "$fairway" pack out --out less.fairway --set run.size_limit=$((full - less)) >less.txt
+  [ $(($(wc -c <less.fairway) + code)) -le $((full - less)) ] || fail "$less bytes less do not fit"
+  pruned=$(sed -n 's/.*pruned \([0-9,]*\) weights.*/\1/p' less.txt | tr -d ,)
+  [ "${pruned:-0}" -gt "$before" ] || { cat less.txt >&2; fail "$less bytes less prune no more"; }
+  before=$pruned
+done
+
 # What cannot fit is refused with the numbers; the weights are kept.
 refuse "even with all pruned (rate 0; [0-9]* at rate 1), the code $code: .*run.size_limit is $((full / 2))" \
   "$fairway" run tiny.ini $mixed --set run.output=tight --set run.size_limit=$((full / 2))
