@@ -113,7 +113,7 @@ static fw_status encode(struct fit *fit, double rate, double aim, fw_error *erro
 
 /* Bytes to aim at: the more careful, the further off the last guess was while nothing fits. */
 static double next_aim(const struct fit *fit) {
-    const double careful = fit->result->fits || fit->n_samples == 1 ? 0 : 2 * fabs(fit->miss);
+    const double careful = fit->result->fits || fit->n_samples == 1 ? 0 : 0.5 * fabs(fit->miss);
     return fit->task->limit * fmax(0, 1 - margin - careful);
 }
 
