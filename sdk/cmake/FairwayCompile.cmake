@@ -15,9 +15,9 @@ find_package(Threads REQUIRED)
 
 add_library(fairway_compile INTERFACE)
 target_compile_options(fairway_compile INTERFACE
-  -Wall -Wextra -Wpedantic -Wshadow -ffp-contract=off
+  $<$<NOT:$<COMPILE_LANGUAGE:CUDA>>:-Wall -Wextra -Wpedantic -Wshadow -ffp-contract=off>
   $<$<COMPILE_LANGUAGE:C>:-Wconversion>
-  $<$<BOOL:${FAIRWAY_WERROR}>:-Werror>
+  $<$<AND:$<BOOL:${FAIRWAY_WERROR}>,$<NOT:$<COMPILE_LANGUAGE:CUDA>>>:-Werror>
   $<$<CONFIG:Release>:-O3>)
 target_compile_definitions(fairway_compile INTERFACE _POSIX_C_SOURCE=200809L _DEFAULT_SOURCE)
 if(FAIRWAY_SANITIZE)

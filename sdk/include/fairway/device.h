@@ -66,6 +66,38 @@ typedef struct fw_device {
     fw_status (*synchronize)(struct fw_device *device, fw_error *error);
 
     const struct fw_ops *ops;
+
+    /* -- Since 0.3, all optional: without them the host works in step with the device. -- */
+
+    /* Host memory that copies reach without waiting. What copy_from_host reads from it must stay
+     * as it is until a fence recorded behind that copy has been waited for; other host memory may
+     * be used again as soon as copy_from_host returns. E_MEMORY. */
+    fw_status (*allocate_host)(struct fw_device *device, size_t bytes, void **memory,
+                               fw_error *error);
+    void (*release_host)(struct fw_device *device, void *memory);
+
+    /* To memory of allocate_host, in stream order, without waiting: the bytes are there once a
+     * fence recorded behind the call has been waited for. E_DEVICE. */
+    fw_status (*copy_to_host_async)(struct fw_device *device, void *to, const void *from,
+                                    size_t bytes, fw_error *error);
+
+    /* A fence marks a place in the stream; waiting returns when all work before the last record is
+     * done, at once if it was never recorded. E_DEVICE, also for work that failed by then. */
+    fw_status (*fence_create)(struct fw_device *device, void **fence, fw_error *error);
+    void (*fence_destroy)(struct fw_device *device, void *fence);
+    fw_status (*fence_record)(struct fw_device *device, void *fence, fw_error *error);
+    fw_status (*fence_wait)(struct fw_device *device, void *fence, fw_error *error);
+
+    /* Between capture_begin and capture_end, ops and copies (from_host: of allocate_host memory
+     * only) are recorded instead of executed; graph_launch executes the record as often as wanted,
+     * with the same addresses and whatever they hold by then. Nothing that waits may be called in
+     * between. Every op must have run once with the same shapes before, so that what a device
+     * decides by timing is decided. After a failure between them capture_end must still be called;
+     * it then gives NULL. E_UNSUPPORTED, E_DEVICE. */
+    fw_status (*capture_begin)(struct fw_device *device, fw_error *error);
+    fw_status (*capture_end)(struct fw_device *device, void **graph, fw_error *error);
+    fw_status (*graph_launch)(struct fw_device *device, void *graph, fw_error *error);
+    void (*graph_destroy)(struct fw_device *device, void *graph);
 } fw_device;
 
 /* The vtable of a plugin of kind FW_DEVICE. */

@@ -197,6 +197,17 @@ FW_AT(fw_device, copy, 64);
 FW_AT(fw_device, zero, 72);
 FW_AT(fw_device, synchronize, 80);
 FW_AT(fw_device, ops, 88);
+FW_AT(fw_device, allocate_host, 96);
+FW_AT(fw_device, release_host, 104);
+FW_AT(fw_device, copy_to_host_async, 112);
+FW_AT(fw_device, fence_create, 120);
+FW_AT(fw_device, fence_destroy, 128);
+FW_AT(fw_device, fence_record, 136);
+FW_AT(fw_device, fence_wait, 144);
+FW_AT(fw_device, capture_begin, 152);
+FW_AT(fw_device, capture_end, 160);
+FW_AT(fw_device, graph_launch, 168);
+FW_AT(fw_device, graph_destroy, 176);
 
 FW_AT(fw_device_driver, struct_size, 0);
 FW_AT(fw_device_driver, reserved, 4);
@@ -342,6 +353,19 @@ FW_AT(fw_activation, out, 96);
 FW_AT(fw_activation, d_out, 176);
 FW_AT(fw_activation, d_x, 256);
 
+FW_AT(fw_linear_activation, struct_size, 0);
+FW_AT(fw_linear_activation, kind, 4);
+FW_AT(fw_linear_activation, slope, 8);
+FW_AT(fw_linear_activation, reserved, 12);
+FW_AT(fw_linear_activation, x, 16);
+FW_AT(fw_linear_activation, weight, 96);
+FW_AT(fw_linear_activation, out, 176);
+FW_AT(fw_linear_activation, d_y, 256);
+FW_AT(fw_linear_activation, next_weight, 336);
+FW_AT(fw_linear_activation, d_hidden, 416);
+FW_AT(fw_linear_activation, saved, 496);
+FW_AT(fw_linear_activation, saved_bytes, 504);
+
 FW_AT(fw_cross_entropy, struct_size, 0);
 FW_AT(fw_cross_entropy, softcap, 4);
 FW_AT(fw_cross_entropy, d_loss, 8);
@@ -473,6 +497,9 @@ FW_AT(fw_ops, row_absmax, 232);
 FW_AT(fw_ops, fake_quantize, 240);
 FW_AT(fw_ops, smear_forward, 248);
 FW_AT(fw_ops, smear_backward, 256);
+FW_AT(fw_ops, linear_activation_saved, 264);
+FW_AT(fw_ops, linear_activation_forward, 272);
+FW_AT(fw_ops, linear_activation_backward, 280);
 
 FW_AT(fw_optimizer_tensor, struct_size, 0);
 FW_AT(fw_optimizer_tensor, reserved, 4);

@@ -149,6 +149,24 @@ typedef struct fw_activation {
     fw_tensor d_out, d_x;
 } fw_activation;
 
+/* The first linear layer of an MLP with its activation, and what leads back through both: out =
+ * f(x weight^T), f as in fw_activation. x [N,K], weight [M,K], out [N,M], all compute. `saved`
+ * (linear_activation_saved bytes, at least 256-byte aligned; NULL in inference) keeps what backward
+ * needs beside `out`, in a form of the device's own.
+ * Backward: d_hidden = (d_y next_weight) * f'(x weight^T): d_y [N,C] is the gradient of the second
+ * layer's output, next_weight [C,M] that layer, d_hidden [N,M]; `out` and `saved` are the
+ * forward's. x and weight are not read. Optional: the host uses gemm and activation without it. */
+typedef struct fw_linear_activation {
+    uint32_t struct_size;
+    uint32_t kind;
+    float slope;
+    uint32_t reserved;
+    fw_tensor x, weight, out;
+    fw_tensor d_y, next_weight, d_hidden;
+    void *saved;
+    size_t saved_bytes;
+} fw_linear_activation;
+
 /* z = softcap * tanh(logits / softcap) (softcap = 0: z = logits); loss[n] = logsumexp(z[n]) -
  * z[n][target] in nats, 0 for target < 0. logits [N,V]; targets I32 [N]; loss, log_sum_exp F32 [N].
  * Backward: d_logits = d_loss * (softmax(z) - onehot) * (1 - (z/softcap)^2), zero rows for target <
@@ -319,6 +337,9 @@ typedef struct fw_ops {
     fw_status (*fake_quantize)(fw_device *, const fw_fake_quantize *, fw_error *);
     fw_status (*smear_forward)(fw_device *, const fw_smear *, fw_error *);
     fw_status (*smear_backward)(fw_device *, const fw_smear *, fw_error *);
+    size_t (*linear_activation_saved)(fw_device *, const fw_linear_activation *); /* shapes only */
+    fw_status (*linear_activation_forward)(fw_device *, const fw_linear_activation *, fw_error *);
+    fw_status (*linear_activation_backward)(fw_device *, const fw_linear_activation *, fw_error *);
 } fw_ops;
 
 FW_END_DECLS
