@@ -73,30 +73,33 @@ __device__ __forceinline__ floats8 zeros8() { return {{0, 0, 0, 0, 0, 0, 0, 0}};
 
 template <bool ALIGNED>
 __device__ __forceinline__ uint4 load_packed_piece(const __nv_bfloat16 *from, int64_t count) {
-    if (ALIGNED) return count > 0 ? load_packed8(from) : make_uint4(0, 0, 0, 0);
-    const uint16_t *bits = reinterpret_cast<const uint16_t *>(from);
-    uint32_t words[4];
+    if constexpr (ALIGNED) {
+        return count > 0 ? load_packed8(from) : make_uint4(0, 0, 0, 0);
+    } else {
+        const uint16_t *bits = reinterpret_cast<const uint16_t *>(from);
+        uint32_t words[4];
 #pragma unroll
-    for (int i = 0; i < 4; i++) {
-        const uint32_t low = 2 * i < count ? bits[2 * i] : 0;
-        const uint32_t high = 2 * i + 1 < count ? bits[2 * i + 1] : 0;
-        words[i] = low | high << 16;
+        for (int i = 0; i < 4; i++) {
+            const uint32_t low = 2 * i < count ? bits[2 * i] : 0;
+            const uint32_t high = 2 * i + 1 < count ? bits[2 * i + 1] : 0;
+            words[i] = low | high << 16;
+        }
+        return make_uint4(words[0], words[1], words[2], words[3]);
     }
-    return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
 template <bool ALIGNED>
 __device__ __forceinline__ void store_packed_piece(__nv_bfloat16 *to, const uint4 &packed,
                                                    int64_t count) {
-    if (ALIGNED) {
+    if constexpr (ALIGNED) {
         if (count > 0) store_packed8(to, packed);
-        return;
-    }
-    uint16_t *bits = reinterpret_cast<uint16_t *>(to);
-    const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
+    } else {
+        uint16_t *bits = reinterpret_cast<uint16_t *>(to);
+        const uint32_t words[4] = {packed.x, packed.y, packed.z, packed.w};
 #pragma unroll
-    for (int i = 0; i < PIECE; i++)
-        if (i < count) bits[i] = static_cast<uint16_t>(words[i / 2] >> (i % 2 * 16));
+        for (int i = 0; i < PIECE; i++)
+            if (i < count) bits[i] = static_cast<uint16_t>(words[i / 2] >> (i % 2 * 16));
+    }
 }
 
 template <bool ALIGNED>
@@ -110,21 +113,24 @@ __device__ __forceinline__ void store_piece(__nv_bfloat16 *to, const floats8 &x,
 
 template <bool ALIGNED>
 __device__ __forceinline__ floats8 load_piece(const float *from, int64_t count) {
-    if (ALIGNED) return count > 0 ? load8(from) : zeros8();
-    floats8 out;
+    if constexpr (ALIGNED) {
+        return count > 0 ? load8(from) : zeros8();
+    } else {
+        floats8 out;
 #pragma unroll
-    for (int i = 0; i < PIECE; i++) out.at[i] = i < count ? from[i] : 0.0f;
-    return out;
+        for (int i = 0; i < PIECE; i++) out.at[i] = i < count ? from[i] : 0.0f;
+        return out;
+    }
 }
 template <bool ALIGNED>
 __device__ __forceinline__ void store_piece(float *to, const floats8 &x, int64_t count) {
-    if (ALIGNED) {
+    if constexpr (ALIGNED) {
         if (count > 0) store8(to, x);
-        return;
-    }
+    } else {
 #pragma unroll
-    for (int i = 0; i < PIECE; i++)
-        if (i < count) to[i] = x.at[i];
+        for (int i = 0; i < PIECE; i++)
+            if (i < count) to[i] = x.at[i];
+    }
 }
 
 /* ---- sums: every thread gets the total, the same bits in all of them ---- */
