@@ -28,6 +28,7 @@ cat >tiny.ini <<'INI'
 [run]
 name = tiny
 output = out
+device = cpu
 steps = 12
 batch_tokens = 512
 warmdown_steps = 6
@@ -65,6 +66,18 @@ refuse() {
   [ "$code" -eq 2 ] || { cat stderr.txt >&2; fail "exit code $code instead of 2: $*"; }
   grep -q -e "$words" stderr.txt || { cat stderr.txt >&2; fail "does not say '$words': $*"; }
   [ "$(grep -c '^fairway: ' stderr.txt)" -eq 1 ] || { cat stderr.txt >&2; fail "not one sentence: $*"; }
+}
+
+# need_gpu: ends the story with 77, which ctest calls skipped, where there is no GPU.
+need_gpu() {
+  line=$("$fairway" doctor | sed -n 's/^  cuda  *//p')
+  case $line in
+  *GiB*) ;;
+  *)
+    echo "skipped: $line"
+    exit 77
+    ;;
+  esac
 }
 
 # score LABEL FILE: the first number of the table line that begins with LABEL.

@@ -24,7 +24,8 @@ const fw_host *test_host(fw_device *device);
  * text is parsed as the host parses it. Caller frees. */
 fw_value *test_values(const fw_plugin *plugin, const char *const *overrides);
 
-/* A device created from the plugin of kind device with that id and default parameters. */
+/* A device created from the plugin of kind device with that id and default parameters. Where the
+ * machine has none, says why and ends the program with 77, by which ctest knows a skipped test. */
 fw_device *test_device(const char *id);
 
 /* SplitMix64: uniform in [0,1), standard normal, integer in [0, n). */
