@@ -38,7 +38,8 @@ check_room "$source/core"
 for room in "$source"/kernels/*/ "$source"/plugins/*/; do check_room "${room%/}"; done
 
 # Between angle brackets stand the interface and the system, never a header of core or a plugin.
-find "$source/core" "$source/kernels" "$source/plugins" -name '*.h' -exec basename {} \; |
+find "$source/core" "$source/kernels" "$source/plugins" \( -name '*.h' -o -name '*.cuh' \) \
+  -exec basename {} \; |
   sort -u | while IFS= read -r header; do
   [ -f "/usr/include/$header" ] || printf '<%s>\n/%s>\n' "$header" "$header"
 done >"$list"
