@@ -1,0 +1,110 @@
+/* Attention: the checks of both passes, and the choice between the general kernels and Hopper's. */
+#include "attention.h"
+
+#include <climits>
+
+/* Widest head: the accumulators of a block of rows must fit the registers. */
+#define MAX_HEAD 128
+
+static fw_status check_shapes(const char *op, const fw_flash_attention *a, fw_error *error) {
+    const int64_t any[4] = {-1, -1, -1, -1};
+    FW_TRY(cuda_check_heads(op, "q", &a->q, any, error));
+    FW_TRY(cuda_check_heads(op, "k", &a->k, any, error));
+    const int64_t *q = a->q.shape, *k = a->k.shape;
+    if (k[0] != q[0] || k[3] != q[3] || k[1] < q[1] || k[2] < 1 || q[2] % cuda_max(k[2], 1) != 0)
+        return fw_fail(error, FW_E_SHAPE,
+                       "%s: q is [%lld,%lld,%lld,%lld] and k is [%lld,%lld,%lld,%lld]; k needs the "
+                       "same batch and width, no fewer positions and a divisor of the heads",
+                       op, (long long)q[0], (long long)q[1], (long long)q[2], (long long)q[3],
+                       (long long)k[0], (long long)k[1], (long long)k[2], (long long)k[3]);
+    if (q[3] < 1 || q[3] > MAX_HEAD)
+        return fw_fail(error, FW_E_UNSUPPORTED, "%s: heads of width %lld; 1 to %d are supported",
+                       op, (long long)q[3], MAX_HEAD);
+    FW_TRY(cuda_check_heads(op, "v", &a->v, k, error));
+    FW_TRY(cuda_check_heads(op, "out", &a->out, q, error));
+    const int64_t rows = q[0] * q[1] * q[2];
+    FW_TRY(cuda_check_packed(op, "log_sum_exp", &a->log_sum_exp, FW_F32, rows, error));
+    if (a->exclude_self)
+        FW_TRY(cuda_check_packed(op, "self_dot", &a->self_dot, FW_F32, rows, error));
+    return FW_OK;
+}
+
+/* Positions, batches and heads are 32-bit numbers in kernels, and so are blocks of a grid. */
+static fw_status check_sizes(const char *op, const fw_flash_attention *a, fw_error *error) {
+    const int64_t *q = a->q.shape, keys = a->k.shape[1], room = INT_MAX / 2;
+    const int64_t lanes = q[0] > room || q[2] > room ? INT64_MAX : q[0] * q[2];
+    if (keys <= room && lanes <= room && (keys / 64 + 1) * cuda_max(lanes, 1) <= room) return FW_OK;
+    return fw_fail(error, FW_E_UNSUPPORTED,
+                   "%s: %lld sequences of %lld positions with %lld heads are too many for a launch",
+                   op, (long long)q[0], (long long)keys, (long long)q[2]);
+}
+
+static fw_status check(const char *op, const fw_flash_attention *a, fw_error *error) {
+    FW_TRY(check_shapes(op, a, error));
+    FW_TRY(check_sizes(op, a, error));
+    if (a->window < 0)
+        return fw_fail(error, FW_E_ARGUMENT, "%s: window is %lld; 0 stands for no window", op,
+                       (long long)a->window);
+    if (a->cu_seqlens.data == NULL) return FW_OK;
+    FW_TRY(cuda_check_packed(op, "cu_seqlens", &a->cu_seqlens, FW_I32, -1, error));
+    if (a->cu_seqlens.rank != 2 || a->cu_seqlens.shape[0] != a->q.shape[0])
+        return fw_fail(
+            error, FW_E_SHAPE, "%s: cu_seqlens has rank %u and %lld rows, expected [%lld,n]", op,
+            a->cu_seqlens.rank, (long long)a->cu_seqlens.shape[0], (long long)a->q.shape[0]);
+    if (a->k.shape[1] != a->q.shape[1])
+        return fw_fail(error, FW_E_UNSUPPORTED,
+                       "%s: cu_seqlens needs as many keys as queries, not %lld and %lld", op,
+                       (long long)a->k.shape[1], (long long)a->q.shape[1]);
+    return FW_OK;
+}
+
+/* Enough for either implementation: which one runs may depend on strides, and a plan knows only
+ * shapes. */
+size_t cuda_attention_scratch(fw_device *device, const fw_flash_attention *a) {
+    if (device == NULL || a == NULL) return 0;
+    const cuda_device *cuda = cuda_self(device);
+    const size_t most = cuda_attention_backward_general_scratch(cuda, a);
+    if (!cuda->hopper) return most;
+    const size_t hopper = cuda_attention_backward_hopper_scratch(cuda, a);
+    return hopper > most ? hopper : most;
+}
+
+fw_status cuda_attention_forward(fw_device *device, const fw_flash_attention *a, fw_error *error) {
+    const char *op = "attention_forward";
+    CUDA_ARGUMENTS(op, device, a, error);
+    FW_TRY(check(op, a, error));
+    if (fw_tensor_count(&a->q) == 0) return FW_OK;
+    cuda_device *cuda = cuda_self(device);
+    if (cuda->hopper && cuda_attention_forward_hopper_takes(cuda, a))
+        return cuda_attention_forward_hopper(cuda, a, error);
+    return cuda_attention_forward_general(cuda, a, error);
+}
+
+static fw_status check_backward(const char *op, fw_device *device, const fw_flash_attention *a,
+                                fw_error *error) {
+    FW_TRY(cuda_check_heads(op, "d_out", &a->d_out, a->q.shape, error));
+    FW_TRY(cuda_check_heads(op, "d_q", &a->d_q, a->q.shape, error));
+    FW_TRY(cuda_check_heads(op, "d_k", &a->d_k, a->k.shape, error));
+    FW_TRY(cuda_check_heads(op, "d_v", &a->d_v, a->k.shape, error));
+    const size_t needed = cuda_attention_scratch(device, a);
+    if (needed > 0 && (a->scratch == NULL || a->scratch_bytes < needed))
+        return fw_fail(error, FW_E_ARGUMENT, "%s: scratch has %zu bytes, needs %zu", op,
+                       a->scratch == NULL ? (size_t)0 : a->scratch_bytes, needed);
+    if (reinterpret_cast<uintptr_t>(a->scratch) % 256 != 0)
+        return fw_fail(error, FW_E_ARGUMENT, "%s: scratch lies at %p, no multiple of 256 bytes", op,
+                       a->scratch);
+    return FW_OK;
+}
+
+fw_status cuda_attention_backward(fw_device *device, const fw_flash_attention *a, fw_error *error) {
+    const char *op = "attention_backward";
+    CUDA_ARGUMENTS(op, device, a, error);
+    FW_TRY(check(op, a, error));
+    FW_TRY(check_backward(op, device, a, error));
+    if (fw_tensor_count(&a->k) == 0) return FW_OK;
+    cuda_device *cuda = cuda_self(device);
+    const bool queries = fw_tensor_count(&a->q) > 0; /* without them the gradients are zeros */
+    if (queries && cuda->hopper && cuda_attention_backward_hopper_takes(cuda, a))
+        return cuda_attention_backward_hopper(cuda, a, error);
+    return cuda_attention_backward_general(cuda, a, error);
+}
