@@ -181,6 +181,8 @@ void model_destroy(struct model *model) {
     free(model);
 }
 
+size_t model_activation_bytes(const struct model *model) { return model->activation_bytes; }
+
 static double table_flops(const struct table *table, double rows) {
     if (table->projection == NO_WEIGHT) return 0;
     return 2 * rows * (double)table->width * (double)table->columns;

@@ -81,6 +81,9 @@ fw_status model_infer(struct model *model, const int32_t *inputs, int64_t batch,
 fw_status model_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
                                   float *host, fw_error *error);
 
+/* Device memory of a pass's buffers, beside weights, gradients and what optimizers keep. */
+size_t model_activation_bytes(const struct model *model);
+
 /* Floating-point operations of one forward pass over B x T tokens, causal attention counted once.
  * Forward and backward together are three times that. */
 double model_forward_flops(const struct model *model, int64_t batch, int64_t tokens);

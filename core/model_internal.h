@@ -39,10 +39,12 @@ struct layer {
     void *attention_out;      /* [N,C] */
     void *middle;             /* [N,C] residual stream between attention and MLP */
     void *mlp_in;             /* [N,C] */
-    void *hidden, *activated; /* [N,M] */
+    void *hidden, *activated; /* [N,M]; hidden only without the device's linear_activation, */
+    void *mlp_saved;          /* which saves this instead, in training alone */
     void *mlp_out;            /* [N,C] */
     void *value_add;          /* [N,G*D], with value_scale only */
-    void *d_output;           /* [N,C] gradient of what a skip took from this layer's output */
+    void *d_output;           /* [N,C] gradient of what a skip took from this layer's output; lies
+                                 where the layer that took it had its mlp_in */
 };
 
 struct model {
@@ -66,19 +68,24 @@ struct model {
     uint32_t smear_gate, skip_weights;
     struct table bigram, value; /* weight = NO_WEIGHT: none */
 
-    struct layer *layer; /* `layers` of them */
-    void *activations;   /* one allocation that everything below is carved from */
-    void *embedded;      /* [N,C] */
+    struct layer *layer;    /* `layers` of them */
+    bool linear_activation; /* the device has it */
+    size_t mlp_saved_bytes; /* of one layer */
+    void *activations;      /* one allocation that everything below is carved from */
+    size_t activation_bytes;
+    void *embedded; /* [N,C] */
     float *embedded_rms;
     void *normed, *x0;             /* [N,C]; one buffer without smear */
     void *value_base;              /* [N,G*D] */
     void *final_stream, *final_in; /* [N,C] */
     float *final_rms;
-    void *branch;                      /* [N,C] output of a sublayer that nobody saves */
-    void *d_stream, *d_branch;         /* [N,C] */
-    void *d_scaled, *d_x0;             /* [N,C], for scales and mixes */
-    void *d_value_add, *d_value_base;  /* [N,G*D] */
-    void *d_rows;                      /* [N, width of a table] */
+    void *branch;                     /* [N,C] output of a sublayer, where nobody saves it */
+    void *d_stream, *d_branch;        /* [N,C] */
+    void *d_scaled, *d_x0;            /* [N,C], for scales and mixes */
+    void *d_value_add, *d_value_base; /* [N,G*D] */
+    void *d_rows;                     /* [N, width of a table] */
+    /* One piece of memory, as no two of them are needed at a time: attention's scratch, */
+    void *scratch;
     void *d_hidden;                    /* [N,M] */
     void *logits;                      /* [N,V] in training, [T,V] otherwise */
     float *log_probabilities;          /* [T,V] outside training */
@@ -86,7 +93,6 @@ struct model {
     float *loss_sum;                   /* scalar */
     int32_t *inputs, *targets, *pairs; /* [N]; pairs: slots of the bigram table */
     int32_t *host_pairs;               /* [N] on the host */
-    void *scratch;                     /* attention's, shared by the layers */
 };
 
 /* model_weights.c: declare all weights, in a stable order; allocate masters, gradients, copies. */

@@ -109,16 +109,63 @@ static fw_tensor hidden_view(const struct pass *pass, void *data) {
     return pass_matrix(pass, data, pass->model->mlp_width);
 }
 
-static fw_status mlp_forward(const struct pass *pass, const struct layer *layer) {
+/* The first linear layer with its activation, in one op where the device has it. */
+static fw_linear_activation joined_call(const struct pass *pass, const struct layer *layer) {
+    const struct model *model = pass->model;
+    return (fw_linear_activation){.struct_size = sizeof(fw_linear_activation),
+                                  .kind = FW_LEAKY_RELU_SQUARED,
+                                  .slope = MODEL_LEAKY_SLOPE,
+                                  .x = pass_stream(pass, layer->mlp_in),
+                                  .weight = model->compute[layer->up],
+                                  .out = hidden_view(pass, layer->activated),
+                                  .d_y = fw_absent(),
+                                  .next_weight = model->compute[layer->down],
+                                  .d_hidden = fw_absent(),
+                                  .saved = layer->mlp_saved,
+                                  .saved_bytes =
+                                      layer->mlp_saved != NULL ? model->mlp_saved_bytes : 0};
+}
+
+static fw_activation activation_call(const struct pass *pass, const struct layer *layer) {
+    return (fw_activation){.struct_size = sizeof(fw_activation),
+                           .kind = FW_LEAKY_RELU_SQUARED,
+                           .slope = MODEL_LEAKY_SLOPE,
+                           .x = hidden_view(pass, layer->hidden),
+                           .out = fw_absent(),
+                           .d_out = fw_absent(),
+                           .d_x = fw_absent()};
+}
+
+static fw_status up_forward(const struct pass *pass, const struct layer *layer) {
     struct model *model = pass->model;
-    FW_TRY(linear(pass, pass_stream(pass, layer->mlp_in), layer->up,
-                  hidden_view(pass, layer->hidden)));
-    const fw_activation activation = {.struct_size = sizeof activation,
-                                      .kind = FW_LEAKY_RELU_SQUARED,
-                                      .slope = MODEL_LEAKY_SLOPE,
-                                      .x = hidden_view(pass, layer->hidden),
-                                      .out = hidden_view(pass, layer->activated)};
-    FW_TRY(model->ops->activation_forward(model->device, &activation, pass->error));
+    if (model->linear_activation) {
+        const fw_linear_activation joined = joined_call(pass, layer);
+        return model->ops->linear_activation_forward(model->device, &joined, pass->error);
+    }
+    fw_activation activation = activation_call(pass, layer);
+    activation.out = hidden_view(pass, layer->activated);
+    FW_TRY(linear(pass, pass_stream(pass, layer->mlp_in), layer->up, activation.x));
+    return model->ops->activation_forward(model->device, &activation, pass->error);
+}
+
+/* From d_output to d_hidden: back through the second linear layer and the activation. */
+static fw_status down_backward(const struct pass *pass, const struct layer *layer,
+                               fw_tensor d_output, fw_tensor d_hidden) {
+    struct model *model = pass->model;
+    if (model->linear_activation) {
+        fw_linear_activation joined = joined_call(pass, layer);
+        joined.d_y = d_output;
+        joined.d_hidden = d_hidden;
+        return model->ops->linear_activation_backward(model->device, &joined, pass->error);
+    }
+    fw_activation activation = activation_call(pass, layer);
+    activation.d_out = activation.d_x = d_hidden;
+    FW_TRY(linear_input_gradient(pass, d_output, layer->down, d_hidden));
+    return model->ops->activation_backward(model->device, &activation, pass->error);
+}
+
+static fw_status mlp_forward(const struct pass *pass, const struct layer *layer) {
+    FW_TRY(up_forward(pass, layer));
     return linear(pass, hidden_view(pass, layer->activated), layer->down,
                   pass_stream(pass, layer->mlp_out));
 }
@@ -129,14 +176,7 @@ static fw_status mlp_backward(const struct pass *pass, const struct layer *layer
     const fw_tensor d_out = pass_stream(pass, d_output);
     const fw_tensor d_hidden = hidden_view(pass, model->d_hidden);
     FW_TRY(linear_weight_gradient(pass, d_out, hidden_view(pass, layer->activated), layer->down));
-    FW_TRY(linear_input_gradient(pass, d_out, layer->down, d_hidden));
-    const fw_activation activation = {.struct_size = sizeof activation,
-                                      .kind = FW_LEAKY_RELU_SQUARED,
-                                      .slope = MODEL_LEAKY_SLOPE,
-                                      .x = hidden_view(pass, layer->hidden),
-                                      .d_out = d_hidden,
-                                      .d_x = d_hidden};
-    FW_TRY(model->ops->activation_backward(model->device, &activation, pass->error));
+    FW_TRY(down_backward(pass, layer, d_out, d_hidden));
     FW_TRY(linear_weight_gradient(pass, d_hidden, pass_stream(pass, layer->mlp_in), layer->up));
     return linear_input_gradient(pass, d_hidden, layer->up, pass_stream(pass, model->d_branch));
 }

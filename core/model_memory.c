@@ -24,14 +24,17 @@ static void *carve(struct carver *carver, size_t bytes) {
 /* What a pass needs, by the sizes of its rows. */
 struct sizes {
     size_t stream, hidden, scalars, values; /* [N,C], [N,M], F32 [N], [N,G*D] in bytes */
+    size_t logits;
 };
 
 static struct sizes sizes_of(const struct model *model) {
     const size_t rows = (size_t)model->max_rows, element = fw_dtype_size(model->dtype);
+    const size_t logit_rows = model->options.training ? rows : (size_t)model->options.tokens;
     return (struct sizes){.stream = times(rows, (size_t)model->width * element),
                           .hidden = times(rows, (size_t)model->mlp_width * element),
                           .scalars = times(rows, sizeof(float)),
-                          .values = times(rows, (size_t)model->value.columns * element)};
+                          .values = times(rows, (size_t)model->value.columns * element),
+                          .logits = times(logit_rows, (size_t)model->vocabulary * element)};
 }
 
 static void carve_table(const struct model *model, struct table *table, struct carver *carver) {
@@ -72,25 +75,36 @@ static void carve_entry(struct model *model, struct layer *layer, size_t bytes,
         layer->entry = layer[-1].entry;
 }
 
+/* A layer that takes up an earlier output adds it to its entry in place, unless a skip reads that
+ * entry as well: the first of them takes up its own. */
+static void carve_skipped(const struct model *model, struct layer *layer, size_t bytes,
+                          struct carver *carver) {
+    const int64_t index = layer - model->layer;
+    const bool read_again = layer->skip >= 0 && index <= model->encoders;
+    layer->skipped = read_again ? carve(carver, bytes) : layer->entry;
+}
+
 /* Where a layer saves what its passes compute; all layers share this in inference. */
 static void carve_saved(struct model *model, struct layer *layer, const struct sizes *sizes,
                         struct carver *carver) {
     const struct model_keys *keys = &model->options.experiment->model;
+    const bool training = model->options.training;
     layer->attention_in = carve(carver, sizes->stream);
     layer->attention_rms = carve(carver, sizes->scalars);
     layer->attention_saved = carve(carver, layer->plan.saved_bytes);
     layer->middle = carve(carver, sizes->stream);
     layer->mlp_in = carve(carver, sizes->stream);
     layer->mlp_rms = carve(carver, sizes->scalars);
-    layer->hidden = carve(carver, sizes->hidden);
+    if (!model->linear_activation)
+        layer->hidden = carve(carver, sizes->hidden);
+    else if (training)
+        layer->mlp_saved = carve(carver, model->mlp_saved_bytes);
     layer->activated = carve(carver, sizes->hidden);
-    const bool scaled = keys->layer_scales && model->options.training;
+    const bool scaled = keys->layer_scales && training;
     layer->attention_out = scaled ? carve(carver, sizes->stream) : model->branch;
     layer->mlp_out = scaled ? carve(carver, sizes->stream) : model->branch;
-    const bool shared = !model->options.training;
-    if (keys->skips && (shared || layer->skip >= 0)) layer->skipped = carve(carver, sizes->stream);
     if (keys->x0_mix) layer->stream = carve(carver, sizes->stream);
-    if (model->value.weight != NO_WEIGHT && (shared || layer->takes_values))
+    if (model->value.weight != NO_WEIGHT && (!training || layer->takes_values))
         layer->value_add = carve(carver, sizes->values);
 }
 
@@ -105,29 +119,33 @@ static void share_saved(struct layer *layer, const struct layer *first) {
     layer->activated = first->activated;
     layer->attention_out = first->attention_out;
     layer->mlp_out = first->mlp_out;
-    layer->skipped = first->skipped;
     layer->stream = first->stream;
     layer->value_add = first->value_add;
 }
 
 static void carve_layers(struct model *model, const struct sizes *sizes, struct carver *carver) {
     const struct model_keys *keys = &model->options.experiment->model;
-    size_t scratch = 0;
     for (int64_t i = 0; i < model->layers; i++) {
         struct layer *layer = &model->layer[i];
         carve_entry(model, layer, sizes->stream, carver);
+        carve_skipped(model, layer, sizes->stream, carver);
         if (i == 0 || model->options.training)
             carve_saved(model, layer, sizes, carver);
         else
             share_saved(layer, model->layer);
-        if (layer->plan.scratch_bytes > scratch) scratch = layer->plan.scratch_bytes;
+        if (!keys->x0_mix) layer->stream = layer->skipped; /* two names of one buffer */
     }
-    for (int64_t i = 0; i < model->layers; i++) { /* names of one buffer, where switches are off */
-        struct layer *layer = &model->layer[i];
-        if (layer->skip < 0) layer->skipped = layer->entry;
-        if (!keys->x0_mix) layer->stream = layer->skipped;
-    }
-    model->scratch = carve(carver, scratch);
+}
+
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
+/* Attention's scratch, the gradient inside an MLP and the logits are never there together. */
+static void carve_passing(struct model *model, const struct sizes *sizes, struct carver *carver) {
+    size_t bytes = sizes->logits;
+    for (int64_t i = 0; i < model->layers; i++)
+        bytes = larger(bytes, model->layer[i].plan.scratch_bytes);
+    if (model->options.training) bytes = larger(bytes, sizes->hidden);
+    model->scratch = model->d_hidden = model->logits = carve(carver, bytes);
 }
 
 static void carve_gradients(struct model *model, const struct sizes *sizes, struct carver *carver) {
@@ -135,11 +153,12 @@ static void carve_gradients(struct model *model, const struct sizes *sizes, stru
     const bool pairs = model->bigram.weight != NO_WEIGHT;
     model->d_stream = carve(carver, sizes->stream);
     model->d_branch = carve(carver, sizes->stream);
-    model->d_hidden = carve(carver, sizes->hidden);
     if (keys->layer_scales || pairs) model->d_scaled = carve(carver, sizes->stream);
     if (keys->x0_mix) model->d_x0 = carve(carver, sizes->stream);
-    for (int64_t i = 0; i < model->encoders; i++)
-        model->layer[i].d_output = carve(carver, sizes->stream);
+    for (int64_t i = 0; i < model->layers; i++)
+        if (model->layer[i].skip >= 0)
+            model->layer[model->encoders - 1 - model->layer[i].skip].d_output =
+                model->layer[i].mlp_in;
     const int64_t width =
         model->bigram.width > model->value.width ? model->bigram.width : model->value.width;
     const size_t element = fw_dtype_size(model->dtype);
@@ -155,18 +174,18 @@ static void carve_gradients(struct model *model, const struct sizes *sizes, stru
 static void carve_activations(struct model *model, struct carver *carver) {
     const bool training = model->options.training;
     const struct sizes sizes = sizes_of(model);
-    const size_t rows = (size_t)model->max_rows, element = fw_dtype_size(model->dtype);
-    const size_t logit_rows = training ? rows : (size_t)model->options.tokens;
-    const size_t vocabulary = (size_t)model->vocabulary;
-    model->branch = carve(carver, sizes.stream);
+    const size_t rows = (size_t)model->max_rows;
+    if (!training || !model->options.experiment->model.layer_scales)
+        model->branch = carve(carver, sizes.stream);
     carve_inputs(model, &sizes, carver);
     carve_layers(model, &sizes, carver);
+    carve_passing(model, &sizes, carver);
     model->final_stream = carve(carver, sizes.stream);
     model->final_in = carve(carver, sizes.stream);
     model->final_rms = carve(carver, sizes.scalars);
-    model->logits = carve(carver, times(logit_rows, vocabulary * element));
     if (!training) {
-        model->log_probabilities = carve(carver, times(logit_rows, vocabulary * sizeof(float)));
+        const size_t row = (size_t)model->vocabulary * sizeof(float);
+        model->log_probabilities = carve(carver, times((size_t)model->options.tokens, row));
         return;
     }
     model->targets = carve(carver, times(rows, sizeof(int32_t)));
@@ -176,8 +195,29 @@ static void carve_activations(struct model *model, struct carver *carver) {
     carve_gradients(model, &sizes, carver);
 }
 
+/* What the device's linear_activation keeps of a pass, for the layers' widths alone matter to it.
+ */
+static size_t mlp_saved_bytes(const struct model *model) {
+    const int64_t rows = model->max_rows, width = model->width, hidden = model->mlp_width;
+    const fw_linear_activation shapes = {.struct_size = sizeof shapes,
+                                         .kind = FW_LEAKY_RELU_SQUARED,
+                                         .slope = MODEL_LEAKY_SLOPE,
+                                         .x = fw_matrix(NULL, model->dtype, rows, width),
+                                         .weight = fw_matrix(NULL, model->dtype, hidden, width),
+                                         .out = fw_matrix(NULL, model->dtype, rows, hidden),
+                                         .d_y = fw_matrix(NULL, model->dtype, rows, width),
+                                         .next_weight =
+                                             fw_matrix(NULL, model->dtype, width, hidden),
+                                         .d_hidden = fw_matrix(NULL, model->dtype, rows, hidden)};
+    return model->ops->linear_activation_saved(model->device, &shapes);
+}
+
 fw_status model_allocate_activations(struct model *model, fw_error *error) {
     struct carver carver = {NULL, 0};
+    model->linear_activation = FW_HAS(model->ops, linear_activation_saved) &&
+                               FW_HAS(model->ops, linear_activation_forward) &&
+                               FW_HAS(model->ops, linear_activation_backward);
+    if (model->linear_activation) model->mlp_saved_bytes = mlp_saved_bytes(model);
     carve_activations(model, &carver);
     if (carver.used >= max_bytes)
         return fw_fail(error, FW_E_LIMIT,
@@ -186,6 +226,7 @@ fw_status model_allocate_activations(struct model *model, fw_error *error) {
                        (long long)model->options.batch, (long long)model->options.tokens,
                        model->options.training ? "run.batch_tokens, run.micro_batch"
                                                : "eval.batch, eval.window");
+    model->activation_bytes = carver.used;
     FW_TRY(model->device->allocate(model->device, carver.used, &model->activations, error));
     carver = (struct carver){model->activations, 0};
     carve_activations(model, &carver);

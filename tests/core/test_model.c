@@ -8,6 +8,7 @@
 
 #include "model.h"
 #include "session.h"
+#include "wrapped_device.h"
 
 enum { VOCABULARY = 37, BATCH = 3, TOKENS = 19, ROWS = BATCH * TOKENS };
 
@@ -32,6 +33,7 @@ static const struct variant {
 
 struct fixture {
     struct session session;
+    struct wrapped_device wrapped; /* what the model computes on */
     struct model *model;
     int32_t inputs[ROWS], targets[ROWS];
 };
@@ -40,13 +42,15 @@ static void check(fw_status status, const fw_error *error) {
     if (status != FW_OK) fail_msg("%s", error->message);
 }
 
-static void open_fixture(struct fixture *f, const struct variant *variant, bool training) {
+static void open_wrapped(struct fixture *f, const struct variant *variant, bool training,
+                         unsigned features) {
     fw_error error = {.struct_size = sizeof error};
     const struct arguments arguments = {0};
     const uint32_t kinds = CONFIG_BIND(FW_DEVICE) | CONFIG_BIND(FW_ATTENTION);
     check(session_open(&arguments, "model test", variant->ini, kinds, &f->session, &error), &error);
+    wrapped_device_open(&f->wrapped, f->session.services, features);
     const struct model_options options = {.experiment = f->session.experiment,
-                                          .host = f->session.services,
+                                          .host = &f->wrapped.services,
                                           .vocabulary = VOCABULARY,
                                           .batch = BATCH,
                                           .tokens = TOKENS,
@@ -59,8 +63,13 @@ static void open_fixture(struct fixture *f, const struct variant *variant, bool 
     }
 }
 
+static void open_fixture(struct fixture *f, const struct variant *variant, bool training) {
+    open_wrapped(f, variant, training, 0);
+}
+
 static void close_fixture(struct fixture *f) {
     model_destroy(f->model);
+    wrapped_device_close(&f->wrapped);
     session_close(&f->session);
 }
 
@@ -242,6 +251,34 @@ static void test_inference_equals_training(void **state) {
     close_fixture(&f);
 }
 
+/* With the op that joins the first linear layer and its activation: the same bits. */
+static void test_joined_op_changes_nothing(void **state) {
+    struct fixture f;
+    float *gradient[2], *rows[2];
+    double loss[2];
+    for (unsigned joined = 0; joined < 2; joined++) {
+        open_wrapped(&f, *state, true, joined ? WRAP_LINEAR_ACTIVATION : 0);
+        float *weights = random_weights(f.model);
+        loss[joined] = loss_at(&f, weights, 0, BATCH, false);
+        gradient[joined] = gradients(&f);
+        const size_t bytes = model_activation_bytes(f.model);
+        close_fixture(&f);
+        open_wrapped(&f, *state, false, joined ? WRAP_LINEAR_ACTIVATION : 0);
+        fw_error error = {.struct_size = sizeof error};
+        check(model_set_weights(f.model, weights, &error), &error);
+        rows[joined] = infer(&f, f.inputs);
+        assert_true(model_activation_bytes(f.model) < bytes);
+        if (!joined) close_fixture(&f);
+        free(weights);
+    }
+    assert_true(loss[0] == loss[1]);
+    assert_memory_equal(gradient[0], gradient[1],
+                        (size_t)model_arena_count(f.model) * sizeof(float));
+    assert_memory_equal(rows[0], rows[1], sizeof(float) * ROWS * VOCABULARY);
+    for (int i = 0; i < 2; i++) free(gradient[i]), free(rows[i]);
+    close_fixture(&f);
+}
+
 static void test_rows_are_log_probabilities(void **state) {
     struct fixture f;
     open_fixture(&f, *state, false);
@@ -296,9 +333,13 @@ int main(void) {
         const char *name;
         CMUnitTestFunction function;
     } kinds[] = {
-        TEST(test_gradients_match_finite_differences), TEST(test_accumulation_equals_one_batch),
-        TEST(test_future_tokens_change_nothing),       TEST(test_inference_equals_training),
-        TEST(test_rows_are_log_probabilities),         TEST(test_initial_values),
+        TEST(test_gradients_match_finite_differences),
+        TEST(test_accumulation_equals_one_batch),
+        TEST(test_future_tokens_change_nothing),
+        TEST(test_inference_equals_training),
+        TEST(test_joined_op_changes_nothing),
+        TEST(test_rows_are_log_probabilities),
+        TEST(test_initial_values),
     };
     enum {
         KINDS = sizeof kinds / sizeof kinds[0],
