@@ -33,8 +33,8 @@ struct configuration {
     static constexpr bool TURNS = TURNS_;
     static constexpr int THREADS = (WARPGROUPS + 1) * WARPGROUP;
     static constexpr int CHUNKS = WIDTH / 64; /* tiles of 128-byte rows side by side */
-    static constexpr int PRODUCER_REGISTERS = WARPGROUPS == 2 ? 24 : 32;
-    static constexpr int CONSUMER_REGISTERS = WARPGROUPS == 2 ? 240 : 160;
+    static constexpr int PRODUCER_REGISTERS = WARPGROUPS == 3 ? 32 : 24;
+    static constexpr int CONSUMER_REGISTERS = WARPGROUPS == 2 ? 240 : WARPGROUPS == 3 ? 160 : 120;
 };
 
 /* The problem as the kernel sees it; every count is in range of an int. */
@@ -473,6 +473,7 @@ template <class C> struct consumer {
         const int edge = p.window > 0 ? max(0, highest - p.window + C::KEYS) / C::KEYS : 0;
         int n = mine.last;
         first_block(n--);
+        finish_store();
         bool add = false;
         for (; n >= mine.first && n >= causal; n--, add = true) next_block<true>(n, add);
         for (; n >= mine.first && n >= edge; n--, add = true) next_block<false>(n, add);
@@ -543,7 +544,8 @@ template <class C> struct consumer {
         }
     }
 
-    /* The query tile of the last store may be filled again. Called late, so that nobody waits. */
+    /* The query tile of the last store may be filled again. Called late, so that nobody waits, but
+     * not so late that the producer does. */
     __device__ __forceinline__ void finish_store() {
         if (!storing) return;
         storing = false;
@@ -573,10 +575,12 @@ template <class C> struct consumer {
         barrier_wait(&shared.q_full[buffer.index], buffer.parity);
 #pragma unroll 1
         for (int n = every.last; n > mine.last; n--) skip_block();
-        if (any) walk(mine);
+        if (any)
+            walk(mine);
+        else
+            finish_store();
 #pragma unroll 1
         for (int n = mine.first - 1; n >= every.first; n--) skip_block();
-        finish_store();
         if (any) finish_rows(w);
         storing = true;
         stored = buffer.index;
