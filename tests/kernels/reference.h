@@ -45,6 +45,11 @@ typedef struct reference_attention_shape {
 void reference_attention(const reference_attention_shape *s, const double *q, const double *k,
                          const double *v, double *out, double *log_sum_exp, double *self_dot);
 
+/* Gradients of the above, d_q, d_k and d_v of the shapes of q, k and v; all are overwritten. */
+void reference_attention_backward(const reference_attention_shape *s, const double *q,
+                                  const double *k, const double *v, const double *d_out,
+                                  double *d_q, double *d_k, double *d_v);
+
 /* kind as fw_activation_kind. */
 double reference_activation(uint32_t kind, double slope, double x);
 

@@ -1,15 +1,17 @@
 /* Attention forward against the float64 reference and backward against its differences: odd
  * lengths, grouped heads, windows, documents, more keys than queries, exclusive self attention, and
- * views into packed rows of q, k and v. */
+ * views into packed rows of q, k and v. At the widths and lengths of real models backward is held
+ * against a float64 backward pass, which is itself held against differences. */
 #include "harness.h"
 #include "reference.h"
 
 #include <math.h>
 
 /* One problem: the reference's arrays, and the same numbers on the device inside packed rows of
- * q | k | v (or, with more keys than queries, in arrays of their own). */
+ * q | k | v (or, with more keys than queries, in arrays of their own), `slack` elements apart. */
 typedef struct problem {
     reference_attention_shape s;
+    int64_t slack;
     array *rows, *d_rows, *keys, *d_keys; /* keys: k | v when keys > tokens, else unused */
     array *out, *log_sum_exp, *self_dot, *d_out, *starts;
     double *q, *k, *v;
@@ -38,18 +40,29 @@ static fw_tensor view(const array *a, int64_t batch, int64_t positions, int64_t 
     return t;
 }
 
-static problem make_problem(reference_attention_shape s, double spread) {
-    problem p = {.s = s};
+/* Elements from one position to the next, and where k begins in such a row. */
+typedef struct layout {
+    int64_t queries, keys, k;
+} layout;
+
+static layout layout_of(const problem *p) {
+    const int64_t q = p->s.heads * p->s.width, kv = p->s.groups * p->s.width;
+    if (p->s.keys > p->s.tokens) return (layout){q + p->slack, 2 * kv + p->slack, 0};
+    return (layout){q + 2 * kv + p->slack, q + 2 * kv + p->slack, q};
+}
+
+static problem make_apart(reference_attention_shape s, double spread, int64_t slack) {
+    problem p = {.s = s, .slack = slack};
     const int64_t q = s.heads * s.width, kv = s.groups * s.width, rows = s.batch * s.tokens;
     const int apart = s.keys > s.tokens;
-    const int64_t total = apart ? q : q + 2 * kv;
-    p.rows = make_random(rows * total, compute, spread);
-    p.d_rows = make_poison(rows * total, compute);
-    p.q = columns(p.rows, 0, q, total);
-    p.keys = apart ? make_random(s.batch * s.keys * 2 * kv, compute, spread) : p.rows;
+    const layout l = layout_of(&p);
+    p.rows = make_random(rows * l.queries, compute, spread);
+    p.d_rows = make_poison(rows * l.queries, compute);
+    p.q = columns(p.rows, 0, q, l.queries);
+    p.keys = apart ? make_random(s.batch * s.keys * l.keys, compute, spread) : p.rows;
     p.d_keys = apart ? make_poison(p.keys->n, compute) : p.d_rows;
-    p.k = columns(p.keys, apart ? 0 : q, kv, apart ? 2 * kv : total);
-    p.v = columns(p.keys, apart ? kv : q + kv, kv, apart ? 2 * kv : total);
+    p.k = columns(p.keys, l.k, kv, l.keys);
+    p.v = columns(p.keys, l.k + kv, kv, l.keys);
     p.out = make_poison(rows * q, compute);
     p.log_sum_exp = make_poison(rows * s.heads, FW_F32);
     p.self_dot = make_poison(rows * s.heads, FW_F32);
@@ -58,12 +71,15 @@ static problem make_problem(reference_attention_shape s, double spread) {
     return p;
 }
 
+static problem make_problem(reference_attention_shape s, double spread) {
+    return make_apart(s, spread, 0);
+}
+
 static fw_flash_attention arguments(problem *p) {
     const reference_attention_shape *s = &p->s;
     const int64_t q = s->heads * s->width, kv = s->groups * s->width;
-    const int apart = s->keys > s->tokens;
-    const int64_t total = apart ? q : q + 2 * kv, wide = apart ? 2 * kv : total;
-    const int64_t k = apart ? 0 : q, statistics = s->batch * s->heads * s->tokens;
+    const int64_t total = layout_of(p).queries, wide = layout_of(p).keys, k = layout_of(p).k;
+    const int64_t statistics = s->batch * s->heads * s->tokens;
     fw_flash_attention a = {
         .struct_size = sizeof a,
         .exclude_self = (uint32_t)s->exclude_self,
@@ -119,24 +135,47 @@ static array *part(array *from, int64_t begin, int64_t width, int64_t total) {
 static void expect_backward(problem *p) {
     const reference_attention_shape *s = &p->s;
     const int64_t q = s->heads * s->width, kv = s->groups * s->width;
-    const int apart = s->keys > s->tokens;
-    const int64_t total = apart ? q : q + 2 * kv, wide = apart ? 2 * kv : total, k = apart ? 0 : q;
+    const int64_t total = layout_of(p).queries, wide = layout_of(p).keys, k = layout_of(p).k;
     const double limit = tolerance(1e-5, 2e-2);
     expect_gradient("d_q", part(p->d_rows, 0, q, total), p->q, weighted_output, p, limit);
     expect_gradient("d_k", part(p->d_keys, k, kv, wide), p->k, weighted_output, p, limit);
     expect_gradient("d_v", part(p->d_keys, k + kv, kv, wide), p->v, weighted_output, p, limit);
 }
 
+/* The gradients element by element. float32's limit is wider than a short row's: a sum over
+ * hundreds of keys carries the rounding of each. */
+static void expect_gradients(problem *p) {
+    const reference_attention_shape *s = &p->s;
+    const int64_t q = s->heads * s->width, kv = s->groups * s->width;
+    const layout l = layout_of(p);
+    double *d_q = clone(p->q, s->batch * s->tokens * q);
+    double *d_k = clone(p->k, s->batch * s->keys * kv), *d_v = clone(p->v, s->batch * s->keys * kv);
+    reference_attention_backward(s, p->q, p->k, p->v, p->d_out->host, d_q, d_k, d_v);
+    const double limit = tolerance(1e-5, 2e-2);
+    expect_close("d_q", part(p->d_rows, 0, q, l.queries), d_q, limit);
+    expect_close("d_k", part(p->d_keys, l.k, kv, l.keys), d_k, limit);
+    expect_close("d_v", part(p->d_keys, l.k + kv, kv, l.keys), d_v, limit);
+}
+
+static void run_problem(problem *p, void expect_gradients_of(problem *)) {
+    fw_flash_attention a = arguments(p);
+    if (p->s.exclude_self)
+        RUN_TWICE(attention_forward, &a, p->out, p->log_sum_exp, p->self_dot);
+    else
+        RUN_TWICE(attention_forward, &a, p->out, p->log_sum_exp);
+    expect_forward(p);
+    RUN_TWICE(attention_backward, &a, p->d_rows, p->d_keys);
+    expect_gradients_of(p);
+}
+
 static void run_case(reference_attention_shape s, double spread) {
     problem p = make_problem(s, spread);
-    fw_flash_attention a = arguments(&p);
-    if (s.exclude_self)
-        RUN_TWICE(attention_forward, &a, p.out, p.log_sum_exp, p.self_dot);
-    else
-        RUN_TWICE(attention_forward, &a, p.out, p.log_sum_exp);
-    expect_forward(&p);
-    RUN_TWICE(attention_backward, &a, p.d_rows, p.d_keys);
-    expect_backward(&p);
+    run_problem(&p, expect_backward);
+}
+
+static void run_wide(reference_attention_shape s, int64_t slack) {
+    problem p = make_apart(s, 1.0, slack);
+    run_problem(&p, expect_gradients);
 }
 
 static reference_attention_shape shape(int64_t batch, int64_t tokens, int64_t heads, int64_t groups,
@@ -227,6 +266,111 @@ static void test_large_scores(void **state) {
     expect_close("out", p.out, out, tolerance(1e-4, 5e-2)); /* scores carry 1e-7 of their size */
 }
 
+/* The same where one winner is all there is, in a shape that has kernels of its own. */
+static void test_large_scores_of_wide_heads(void **state) {
+    (void)state;
+    problem p = make_problem(shape(1, 200, 2, 1, 64), 12.0);
+    fw_flash_attention a = arguments(&p);
+    RUN(attention_forward, &a);
+    double *out = clone(p.out->host, p.out->n);
+    reference_attention(&p.s, p.q, p.k, p.v, out, NULL, NULL);
+    expect_close("out", p.out, out, tolerance(1e-4, 5e-2));
+}
+
+/* Are the reference's two passes of one mind? */
+static void test_reference(void **state) {
+    (void)state;
+    const int32_t starts[] = {0, 4, 9, 0, 11, 11};
+    reference_attention_shape s = shape(2, 11, 4, 2, 6);
+    for (int i = 0; i < 4; i++) {
+        s.exclude_self = i & 1;
+        s.window = i == 2 ? 5 : 0;
+        s.keys = i == 3 ? 15 : 11;
+        s.starts = i == 1 ? starts : NULL;
+        s.n_starts = 3;
+        problem p = make_problem(s, 1.0);
+        const int64_t n_q = 2 * 11 * 24, n_kv = 2 * s.keys * 12;
+        double *d_q = clone(p.q, n_q), *d_k = clone(p.k, n_kv), *d_v = clone(p.v, n_kv);
+        reference_attention_backward(&s, p.q, p.k, p.v, p.d_out->host, d_q, d_k, d_v);
+        expect_gradient("d_q", make_values(d_q, n_q, FW_F32), p.q, weighted_output, &p, 1e-6);
+        expect_gradient("d_k", make_values(d_k, n_kv, FW_F32), p.k, weighted_output, &p, 1e-6);
+        expect_gradient("d_v", make_values(d_v, n_kv, FW_F32), p.v, weighted_output, &p, 1e-6);
+    }
+}
+
+/* Heads of 64 and 128: blocks of 64, 128 and 192 rows with a remainder, and less than one. */
+static void test_wide_heads(void **state) {
+    const int64_t lengths[] = {1, 17, 64, 127, 129, 193, 300};
+    for (size_t i = 0; i < sizeof lengths / sizeof lengths[0]; i++) {
+        run_wide(shape(i < 3 ? 3 : 1, lengths[i], 2, 1, 64), 0);
+        teardown(state);
+    }
+    run_wide(shape(2, 256, 2, 2, 64), 0);
+    teardown(state);
+    run_wide(shape(1, 150, 8, 4, 64), 0);
+    teardown(state);
+    run_wide(shape(1, between(100, 260), 4, 1, 64), 0);
+    teardown(state);
+    run_wide(shape(2, 150, 2, 1, 128), 0);
+    teardown(state);
+    run_wide(shape(1, 130, 2, 2, 96), 0);
+}
+
+static void test_wide_heads_exclude_self(void **state) {
+    for (int64_t i = 0; i < 4; i++) {
+        reference_attention_shape s = shape(1, between(120, 300), 4, i == 0 ? 4 : 2, 64);
+        s.exclude_self = 1;
+        s.window = i == 2 ? between(2, 200) : 0;
+        if (i == 3) s.width = 128, s.heads = 2, s.groups = 1, s.tokens = s.keys = 140;
+        run_wide(s, 0);
+        teardown(state);
+    }
+}
+
+static void test_wide_heads_in_windows(void **state) {
+    const int64_t windows[] = {2, 63, 64, 65, 128, 150, 1000};
+    for (size_t i = 0; i < sizeof windows / sizeof windows[0]; i++) {
+        reference_attention_shape s = shape(1, between(190, 260), 2, 1, 64);
+        s.window = windows[i];
+        run_wide(s, 0);
+        teardown(state);
+    }
+}
+
+static void test_wide_heads_of_documents(void **state) {
+    const int32_t starts[] = {0, 63, 64, 200, 0, 130, 200, 200};
+    reference_attention_shape s = shape(2, 200, 2, 1, 64);
+    s.starts = starts;
+    s.n_starts = 4;
+    run_wide(s, 0);
+    teardown(state);
+    s.window = 50;
+    s.exclude_self = 1;
+    run_wide(s, 0);
+}
+
+static void test_wide_heads_with_more_keys(void **state) {
+    const int64_t tokens[] = {1, 64, 100};
+    for (size_t i = 0; i < sizeof tokens / sizeof tokens[0]; i++) {
+        reference_attention_shape s = shape(2, tokens[i], 4, 2, 64);
+        s.keys = s.tokens + between(1, 150);
+        s.exclude_self = i == 2;
+        run_wide(s, 0);
+        teardown(state);
+    }
+}
+
+/* Rows that no copy of 16 bytes can begin at, and rows that are merely far apart. */
+static void test_wide_heads_in_strides(void **state) {
+    const int64_t slacks[] = {3, 8, 64};
+    for (size_t i = 0; i < sizeof slacks / sizeof slacks[0]; i++) {
+        reference_attention_shape s = shape(2, 140, 2, 1, 64);
+        s.exclude_self = i == 1;
+        run_wide(s, slacks[i]);
+        teardown(state);
+    }
+}
+
 static void test_accumulates_dv(void **state) {
     (void)state;
     problem p = make_problem(shape(1, 50, 2, 1, 16), 1.0);
@@ -273,9 +417,23 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        OP_TEST(test_lengths),      OP_TEST(test_groups),         OP_TEST(test_exclude_self),
-        OP_TEST(test_windows),      OP_TEST(test_documents),      OP_TEST(test_more_keys),
-        OP_TEST(test_large_scores), OP_TEST(test_accumulates_dv), OP_TEST(test_refuses),
+        OP_TEST(test_lengths),
+        OP_TEST(test_groups),
+        OP_TEST(test_exclude_self),
+        OP_TEST(test_windows),
+        OP_TEST(test_documents),
+        OP_TEST(test_more_keys),
+        OP_TEST(test_large_scores),
+        OP_TEST(test_accumulates_dv),
+        OP_TEST(test_refuses),
+        OP_TEST(test_reference),
+        OP_TEST(test_wide_heads),
+        OP_TEST(test_wide_heads_exclude_self),
+        OP_TEST(test_wide_heads_in_windows),
+        OP_TEST(test_wide_heads_of_documents),
+        OP_TEST(test_wide_heads_with_more_keys),
+        OP_TEST(test_wide_heads_in_strides),
+        OP_TEST(test_large_scores_of_wide_heads),
     };
     return cmocka_run_group_tests(tests, setup_group, teardown_group);
 }

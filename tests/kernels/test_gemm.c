@@ -133,6 +133,45 @@ static void test_long_sum(void **state) {
     run_case((problem){.m = 1, .n = 1, .k = 1, .alpha = 1.0, .c_dtype = FW_F32});
 }
 
+/* The products of the reference model, forward, back to activations and back to weights, with row
+ * counts that end inside a tile. */
+static void test_real_shapes(void **state) {
+    const int64_t widths[][2] = {{1024, 512}, {512, 512}, {1536, 512}, {512, 1536}};
+    for (int i = 0; i < 4; i++) {
+        const int64_t n = widths[i][0], k = widths[i][1], rows = between(100, 140);
+        run_case((problem){
+            .m = rows, .n = n, .k = k, .transpose_b = 1, .alpha = 1.0, .c_dtype = compute});
+        run_case((problem){.m = rows, .n = k, .k = n, .alpha = 1.0, .c_dtype = compute});
+        run_case((problem){.m = n,
+                           .n = k,
+                           .k = rows,
+                           .transpose_a = 1,
+                           .alpha = 1.0,
+                           .beta = 1.0,
+                           .c_dtype = FW_F32});
+        teardown(state);
+    }
+}
+
+/* Activations as views into wider rows, as a QKV product writes and reads them. */
+static void test_real_views(void **state) {
+    (void)state;
+    run_case((problem){.m = 129,
+                       .n = 512,
+                       .k = 256,
+                       .transpose_b = 1,
+                       .alpha = 1.0,
+                       .slack = 512,
+                       .c_dtype = compute});
+    run_case((problem){.m = 256,
+                       .n = 512,
+                       .k = 1031,
+                       .transpose_a = 1,
+                       .alpha = 1.0,
+                       .slack = 8,
+                       .c_dtype = FW_F32});
+}
+
 static void test_refuses(void **state) {
     (void)state;
     array *a = make_random(12, compute, 1.0), *b = make_random(12, compute, 1.0);
@@ -166,6 +205,7 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {OP_TEST(test_transposes), OP_TEST(test_batches),
-                                       OP_TEST(test_long_sum), OP_TEST(test_refuses)};
+                                       OP_TEST(test_long_sum),   OP_TEST(test_real_shapes),
+                                       OP_TEST(test_real_views), OP_TEST(test_refuses)};
     return cmocka_run_group_tests(tests, setup_group, teardown_group);
 }

@@ -83,6 +83,40 @@ static void test_cross_entropy(void **state) {
     run_case(between(1, 20), between(2, 600), 5.0 + 20.0 * test_uniform(&random_), 10.0);
 }
 
+/* The vocabulary of the reference model, and its neighbours, in hundreds of rows: d_logits = d_loss
+ * * (softmax - onehot) * (1 - (z / softcap)^2), element by element. */
+static void run_rows(int64_t rows, int64_t vocabulary, double softcap) {
+    problem p = make_problem(rows, vocabulary, softcap, 8.0);
+    double row[MOST];
+    double *loss = make_random(rows, FW_F32, 0.0)->host;
+    double *logarithm = make_random(rows, FW_F32, 0.0)->host;
+    double *d_logits = make_random(rows * vocabulary, FW_F32, 0.0)->host;
+    for (int64_t i = 0; i < rows; i++) {
+        const int64_t target = (int64_t)p.targets->host[i];
+        loss[i] = row_loss(&p, i, row, &logarithm[i]);
+        for (int64_t j = 0; target >= 0 && j < vocabulary; j++) {
+            const double x = p.logits->host[i * vocabulary + j] / softcap, t = tanh(x);
+            d_logits[i * vocabulary + j] =
+                (double)p.call.d_loss * (exp(row[j]) - (j == target)) * (1.0 - t * t);
+        }
+    }
+    RUN_TWICE(cross_entropy_forward, &p.call, p.loss, p.log_sum_exp);
+    RUN_TWICE(cross_entropy_backward, &p.call, p.d_logits);
+    expect_close("loss", p.loss, loss, tolerance(1e-6, 1e-4));
+    expect_close("log_sum_exp", p.log_sum_exp, logarithm, tolerance(1e-6, 1e-4));
+    expect_close("d_logits", p.d_logits, d_logits, tolerance(4e-6, 4e-3));
+}
+
+static void test_real_vocabularies(void **state) {
+    run_rows(301, 1024, 30.0);
+    teardown(state);
+    run_rows(130, 1000, 30.0);
+    teardown(state);
+    run_rows(67, 1025, 15.0);
+    teardown(state);
+    run_rows(9, 8192, 30.0);
+}
+
 /* Logits far apart: the exponentials must neither overflow nor all vanish. */
 static void test_extremes(void **state) {
     (void)state;
@@ -191,9 +225,9 @@ static void test_refuses(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        OP_TEST(test_cross_entropy),   OP_TEST(test_extremes), OP_TEST(test_slope_under_the_cap),
-        OP_TEST(test_ignored_targets), OP_TEST(test_in_place), OP_TEST(test_log_softmax),
-        OP_TEST(test_refuses),
+        OP_TEST(test_cross_entropy),       OP_TEST(test_real_vocabularies), OP_TEST(test_extremes),
+        OP_TEST(test_slope_under_the_cap), OP_TEST(test_ignored_targets),   OP_TEST(test_in_place),
+        OP_TEST(test_log_softmax),         OP_TEST(test_refuses),
     };
     return cmocka_run_group_tests(tests, setup_group, teardown_group);
 }

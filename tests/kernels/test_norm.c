@@ -65,6 +65,39 @@ static void test_rmsnorm(void **state) {
     run_norm(between(1, 30), between(8, 200), 0.01);
 }
 
+/* The width of the reference model, and a few around the pieces in which wide rows are read. */
+static void test_rmsnorm_of_real_widths(void **state) {
+    const int64_t widths[] = {512, 504, 513, 1024, 2048};
+    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
+        run_norm(MOST / widths[i] < 13 ? MOST / widths[i] : 13, widths[i], 2.0);
+        teardown(state);
+    }
+}
+
+/* Thousands of rows: d_x = scale * r * (d_out - x_hat * mean(d_out * x_hat)), x_hat = x * r. */
+static void test_rmsnorm_of_many_rows(void **state) {
+    (void)state;
+    enum { ROWS = 2051, WIDTH = 512 };
+    norm_problem p = make_norm(ROWS, WIDTH, 1.5);
+    RUN_TWICE(rmsnorm_forward, &p.a, p.out, p.inverse_rms);
+    RUN_TWICE(rmsnorm_backward, &p.a, p.d_x);
+    double *out = make_random(ROWS * WIDTH, FW_F32, 0.0)->host;
+    double *d_x = make_random(ROWS * WIDTH, FW_F32, 0.0)->host;
+    double *inverse = make_random(ROWS, FW_F32, 0.0)->host;
+    const double scale = (double)p.a.scale;
+    reference_rmsnorm(p.x->host, out, inverse, ROWS, WIDTH, (double)p.a.epsilon, scale);
+    for (int64_t r = 0; r < ROWS; r++) {
+        const double *x = p.x->host + r * WIDTH, *d = p.d_out->host + r * WIDTH;
+        double mean = 0.0;
+        for (int64_t i = 0; i < WIDTH; i++) mean += d[i] * x[i] * inverse[r] / WIDTH;
+        for (int64_t i = 0; i < WIDTH; i++)
+            d_x[r * WIDTH + i] = scale * inverse[r] * (d[i] - x[i] * inverse[r] * mean);
+    }
+    expect_close("out", p.out, out, tolerance(1e-6, 4e-3));
+    expect_close("inverse_rms", p.inverse_rms, inverse, 1e-6);
+    expect_close("d_x", p.d_x, d_x, tolerance(1e-6, 4e-3));
+}
+
 static void test_rmsnorm_in_place(void **state) {
     (void)state;
     norm_problem p = make_norm(9, 40, 1.0);
@@ -226,17 +259,35 @@ static void test_residual_parts(void **state) {
     }
 }
 
+/* Enough rows for several threads, or blocks. */
+static void run_residual_rows(int64_t rows, int64_t width) {
+    residual_problem p = make_residual(rows, width, ALL);
+    RUN_TWICE(residual_norm_forward, &p.call, p.sum, p.out, p.inverse_rms);
+    RUN_TWICE(residual_norm_backward, &p.call, p.d_a, p.d_b, p.d_weight_a, p.d_weight_b);
+    fetch(p.d_b);
+    double *want = make_random(width, FW_F32, 0.0)->host;
+    for (int64_t i = 0; i < p.a->n; i++) /* d = d_b / weight_b */
+        want[i % width] += p.d_b->host[i] / p.weight_b->host[i % width] * p.a->host[i];
+    expect_close("d_weight_a", p.d_weight_a, want, tolerance(1e-6, 1e-2));
+}
+
 static void test_residual_threads(void **state) {
     (void)state;
     run_residual(40, 192, ALL);
-    residual_problem p = make_residual(900, 64, ALL); /* enough rows for several threads */
-    RUN(residual_norm_forward, &p.call);
-    RUN_TWICE(residual_norm_backward, &p.call, p.d_a, p.d_b, p.d_weight_a, p.d_weight_b);
-    fetch(p.d_b);
-    double *want = make_random(64, FW_F32, 0.0)->host;
-    for (int64_t i = 0; i < p.a->n; i++) /* d = d_b / weight_b */
-        want[i % 64] += p.d_b->host[i] / p.weight_b->host[i % 64] * p.a->host[i];
-    expect_close("d_weight_a", p.d_weight_a, want, tolerance(1e-6, 1e-2));
+    run_residual_rows(900, 64);
+    run_residual_rows(1501, 512);
+    run_residual_rows(1030, 130);
+}
+
+static void test_residual_of_real_widths(void **state) {
+    const int64_t widths[] = {512, 504, 514, 1024};
+    for (size_t i = 0; i < sizeof widths / sizeof widths[0]; i++) {
+        run_residual(7, widths[i], ALL);
+        run_residual(7, widths[i], ALL & ~WITH_D_SUM);
+        run_residual(7, widths[i], ALL | ONE_B);
+        run_residual(7, widths[i], WEIGHT_A | WITH_B);
+        teardown(state);
+    }
 }
 
 /* One value for all channels is the sum over them of what a value for each would get. */
@@ -371,10 +422,13 @@ static void test_refuses(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         OP_TEST(test_rmsnorm),
+        OP_TEST(test_rmsnorm_of_real_widths),
+        OP_TEST(test_rmsnorm_of_many_rows),
         OP_TEST(test_rmsnorm_in_place),
         OP_TEST(test_rmsnorm_accumulates),
         OP_TEST(test_residual_parts),
         OP_TEST(test_residual_threads),
+        OP_TEST(test_residual_of_real_widths),
         OP_TEST(test_residual_one_weight),
         OP_TEST(test_residual_only_weights),
         OP_TEST(test_residual_accumulates),

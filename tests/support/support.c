@@ -160,11 +160,26 @@ static void skip_without_device(const fw_device_driver *driver) {
     _Exit(SKIPPED); /* past the leak checker: the plugin is loaded for good */
 }
 
+/* "hopper=no synchronous=yes" of FAIRWAY_TEST_DEVICE_VALUES, as test_values takes them. */
+static const char *const *device_overrides(void) {
+    static char text[256];
+    static const char *list[16];
+    const char *given = getenv("FAIRWAY_TEST_DEVICE_VALUES");
+    size_t n = 0;
+    (void)snprintf(text, sizeof text, "%s", given != NULL ? given : "");
+    for (char *word = strtok(text, " "); word != NULL && n < 15; word = strtok(NULL, " "))
+        list[n++] = word;
+    list[n] = NULL;
+    return list;
+}
+
 fw_device *test_device(const char *id) {
     const fw_plugin *plugin = test_plugin(FW_DEVICE, id);
     const fw_device_driver *driver = plugin->vtable;
     skip_without_device(driver);
-    fw_value *values = test_values(plugin, NULL);
+    const bool named =
+        getenv("FAIRWAY_TEST_DEVICE") != NULL && strcmp(id, getenv("FAIRWAY_TEST_DEVICE")) == 0;
+    fw_value *values = test_values(plugin, named ? device_overrides() : NULL);
     fw_device *device = NULL;
     fw_error error = {.struct_size = sizeof error};
     if (driver->create(test_host(NULL), values, 0, &device, &error) != FW_OK)

@@ -5,6 +5,7 @@
 
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -24,8 +25,9 @@ const fw_host *test_host(fw_device *device);
  * text is parsed as the host parses it. Caller frees. */
 fw_value *test_values(const fw_plugin *plugin, const char *const *overrides);
 
-/* A device created from the plugin of kind device with that id and default parameters. Where the
- * machine has none, says why and ends the program with 77, by which ctest knows a skipped test. */
+/* A device created from the plugin of kind device with that id and default parameters, but for the
+ * device of FAIRWAY_TEST_DEVICE, which FAIRWAY_TEST_DEVICE_VALUES="key=value ..." sets otherwise.
+ * Where the machine has none, says why and ends the program with 77: to ctest, a skipped test. */
 fw_device *test_device(const char *id);
 
 /* SplitMix64: uniform in [0,1), standard normal, integer in [0, n). */
