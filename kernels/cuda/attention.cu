@@ -31,7 +31,7 @@ static fw_status check_shapes(const char *op, const fw_flash_attention *a, fw_er
 
 /* Positions, batches and heads are 32-bit numbers in kernels, and so are blocks of a grid. */
 static fw_status check_sizes(const char *op, const fw_flash_attention *a, fw_error *error) {
-    const int64_t *q = a->q.shape, keys = a->k.shape[1], room = INT_MAX / 2;
+    const int64_t *q = a->q.shape, keys = a->k.shape[1], room = INT_MAX / 16;
     const int64_t lanes = q[0] > room || q[2] > room ? INT64_MAX : q[0] * q[2];
     if (keys <= room && lanes <= room && (keys / 64 + 1) * cuda_max(lanes, 1) <= room) return FW_OK;
     return fw_fail(error, FW_E_UNSUPPORTED,

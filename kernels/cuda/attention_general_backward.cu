@@ -173,9 +173,8 @@ template <int WIDTH> struct key_rows {
     static constexpr int M = row_tiles<WIDTH>;
     uint32_t k[M][WIDTH / 16][4], v[M][WIDTH / 16][4];
     float d_k[M][WIDTH / 8][4], d_v[M][WIDTH / 8][4];
-    int first;               /* the warp's first key */
-    int end[M][2];           /* queries at [key, end) see a key: rows g and g + 8 of each tile */
-    int end_first, end_last; /* of the warp's first and last key */
+    int first;       /* the warp's first key */
+    const int *ends; /* queries at [key, end) see a key; of the warp's keys, in shared memory */
 };
 
 template <int N> __device__ __forceinline__ void clear(float (&c)[N][4]) {
@@ -186,18 +185,17 @@ template <int N> __device__ __forceinline__ void clear(float (&c)[N][4]) {
 }
 
 template <int WIDTH>
-__device__ __forceinline__ void keys_begin(key_rows<WIDTH> &r, const problem &p, int b, int first) {
-    const int lane = threadIdx.x % WARP_LANES, last = p.keys - 1;
+__device__ __forceinline__ void keys_begin(key_rows<WIDTH> &r, const problem &p, int *ends, int b,
+                                           int first) {
+    const int lane = threadIdx.x % WARP_LANES;
     r.first = first;
-    r.end_first = end_of_queries(p, b, min(first, last));
-    r.end_last = end_of_queries(p, b, min(first + warp_rows<WIDTH> - 1, last));
+    r.ends = ends;
+    if (lane < warp_rows<WIDTH>) ends[lane] = end_of_queries(p, b, min(first + lane, p.keys - 1));
+    __syncwarp();
 #pragma unroll
     for (int m = 0; m < r.M; m++) {
         clear(r.d_k[m]);
         clear(r.d_v[m]);
-#pragma unroll
-        for (int i = 0; i < 2; i++)
-            r.end[m][i] = end_of_queries(p, b, min(first + 16 * m + 8 * i + lane / 4, last));
     }
 }
 
@@ -222,8 +220,8 @@ slopes_of_keys(float (&weights)[row_tiles<WIDTH>][2][4], float (&slopes)[row_til
                 const float delta = e % 2 == 0 ? two.y : two.w;
                 float weight = exp2_fast(fmaf(weights[m][n][e], scale_log2, -level));
                 const int own = query + 8 * n + column + e % 2;
-                const int key = r.first + 16 * m + 8 * (e / 2) + lane / 4;
-                if (MASKED && (own < key || own >= r.end[m][e / 2])) weight = 0.0f;
+                const int row = 16 * m + 8 * (e / 2) + lane / 4;
+                if (MASKED && (own < r.first + row || own >= r.ends[row])) weight = 0.0f;
                 weights[m][n][e] = weight;
                 slopes[m][n][e] = weight * (slopes[m][n][e] - delta);
             }
@@ -240,7 +238,8 @@ __device__ __forceinline__ void add_queries(key_rows<WIDTH> &r, const char *stag
         reinterpret_cast<const float2 *>(stage + tile_bytes<WIDTH, 2 * STREAM_ROWS>);
 #pragma unroll 1
     for (int j = 0; j < STREAM_ROWS; j += 16) {
-        if (MASKED && (query + j + 15 < r.first || query + j >= r.end_last)) continue;
+        if (MASKED && (query + j + 15 < r.first || query + j >= r.ends[warp_rows<WIDTH> - 1]))
+            continue;
         float weights[M][2][4], slopes[M][2][4];
         uint32_t left[M][4];
         multiply_transposed<WIDTH, 2>(weights, r.k, q, j);
@@ -320,7 +319,8 @@ __device__ __forceinline__ void keys_finish(key_rows<WIDTH> &r, char *k_tile, ch
 }
 
 template <int WIDTH>
-constexpr int keys_bytes = tile_bytes<WIDTH, 2 * block_rows<WIDTH>> + 2 * query_stage<WIDTH>;
+constexpr int keys_bytes =
+    tile_bytes<WIDTH, 2 * block_rows<WIDTH>> + 2 * query_stage<WIDTH> + 4 * block_rows<WIDTH>;
 
 /* Walks the blocks of queries that see a block of keys, head after head of its group. */
 struct query_walk {
@@ -355,6 +355,7 @@ __global__ void __launch_bounds__(THREADS, 2)
     const int shift = p.keys - p.tokens, there = p.keys - k0;
     const int row = threadIdx.x / WARP_LANES * warp_rows<WIDTH>;
     char *k_tile = shared, *v_tile = shared + TILE, *stages = shared + 2 * TILE;
+    int *ends = reinterpret_cast<int *>(stages + 2 * query_stage<WIDTH>);
 
     load_tile<WIDTH, block_rows<WIDTH>>(
         k_tile, head_of(p.k, b, g) + static_cast<int64_t>(k0) * p.k.position, p.k.position, there,
@@ -362,26 +363,26 @@ __global__ void __launch_bounds__(THREADS, 2)
     load_tile<WIDTH, block_rows<WIDTH>>(
         v_tile, head_of(p.v, b, g) + static_cast<int64_t>(k0) * p.v.position, p.v.position, there,
         p.width, p.aligned);
-    query_walk walk = walk_of<WIDTH>(p, b, g, k0), next = walk;
+    query_walk walk = walk_of<WIDTH>(p, b, g, k0);
     if (walk.more()) fetch_queries<WIDTH>(stages, p, s, b, walk.h, walk.t);
     key_rows<WIDTH> r;
-    keys_begin<WIDTH>(r, p, b, k0 + row);
+    keys_begin<WIDTH>(r, p, ends + row, b, k0 + row);
     copies_commit();
     copies_wait();
     __syncthreads();
     left_operands<WIDTH>(r.k, k_tile, row);
     left_operands<WIDTH>(r.v, v_tile, row);
 
-    for (int buffer = 0; walk.more(); walk = next, buffer ^= 1) {
+    for (int buffer = 0; walk.more(); buffer ^= 1) {
+        const int query = walk.t + shift, last = query + STREAM_ROWS - 1;
         copies_wait();
         __syncthreads(); /* this stage is full, and no warp reads the other one any more */
-        next.step();
-        if (next.more())
-            fetch_queries<WIDTH>(stages + (buffer ^ 1) * query_stage<WIDTH>, p, s, b, next.h,
-                                 next.t);
+        walk.step();
+        if (walk.more())
+            fetch_queries<WIDTH>(stages + (buffer ^ 1) * query_stage<WIDTH>, p, s, b, walk.h,
+                                 walk.t);
         const char *stage = stages + buffer * query_stage<WIDTH>;
-        const int query = walk.t + shift, last = query + STREAM_ROWS - 1;
-        if (query >= r.first + warp_rows<WIDTH> - 1 && last < r.end_first)
+        if (query >= r.first + warp_rows<WIDTH> - 1 && last < r.ends[0])
             add_queries<WIDTH, false>(r, stage, query, p.scale * LOG2_E);
         else
             add_queries<WIDTH, true>(r, stage, query, p.scale * LOG2_E);
