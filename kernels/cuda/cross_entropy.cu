@@ -1,0 +1,455 @@
+/* Softcapped cross entropy forward and backward, and log-softmax rows with their entropy for
+ * scoring: one warp a row, or one block where rows are long.
+ *
+ * The cap goes through r = 1 / (1 + e^(2x/cap)): z = cap (1 - 2r) and its slope 1 - (z/cap)^2 =
+ * 4 e^(2x/cap) r^2, which keeps its relative precision where z rounds to the cap. Exponentials and
+ * quotients, not memory, would limit the forward pass, so two elements share one quotient. */
+#include "cuda_device.h"
+#include "vector.cuh"
+
+#include <type_traits>
+
+namespace {
+
+#define BLOCK_THREADS 256
+#define BLOCK_WARPS (BLOCK_THREADS / WARP_LANES)
+#define LOADS 4            /* pieces of a row in flight in each thread */
+#define BLOCK_COLUMNS 4096 /* longer rows take a block each */
+#define LOG2_E 1.44269504f
+#define LN_2 0.693147181f
+
+/* 2^60 and its square are far from overflow; there the cap is reached and the slope is 3e-18. */
+#define MOST_BENT 60.0f
+
+/* e^(z - cap) >= e^(-2 cap) is a normal number up to here, and so a row needs no maximum. */
+#define MOST_BOUNDED 40.0f
+
+/* ---- arithmetic ---- */
+
+__device__ __forceinline__ float fast_exp2(float x) {
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+__device__ __forceinline__ float fast_exp(float x) { return fast_exp2(x * LOG2_E); }
+
+__device__ __forceinline__ float fast_reciprocal(float x) {
+    float y;
+    asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
+
+/* The smaller of the two, NaN if x is. */
+__device__ __forceinline__ float at_most(float x, float bound) {
+    float y;
+    asm("min.NaN.f32 %0, %1, %2;" : "=f"(y) : "f"(x), "f"(bound));
+    return y;
+}
+
+/* power = e^(2x/cap), rest = 1 / (1 + power), of a piece. */
+struct bent8 {
+    floats8 power, rest;
+};
+
+__device__ __forceinline__ bent8 bend8(const floats8 &x, float rate) {
+    bent8 b;
+#pragma unroll
+    for (int i = 0; i < PIECE; i += 2) {
+        b.power.at[i] = fast_exp2(at_most(x.at[i] * rate, MOST_BENT));
+        b.power.at[i + 1] = fast_exp2(at_most(x.at[i + 1] * rate, MOST_BENT));
+        const float first = 1.0f + b.power.at[i], second = 1.0f + b.power.at[i + 1];
+        const float both = fast_reciprocal(first * second);
+        b.rest.at[i] = both * second;
+        b.rest.at[i + 1] = both * first;
+    }
+    return b;
+}
+
+/* ---- the soft cap ---- */
+
+struct softcap {
+    float cap;  /* 0: none */
+    float rate; /* 2 log2(e) / cap */
+};
+
+softcap softcap_of(float cap) { return {cap, cap > 0.0f ? 2.0f * LOG2_E / cap : 0.0f}; }
+
+template <bool CAPPED> __device__ __forceinline__ floats8 capped(const floats8 &x, softcap s) {
+    if (!CAPPED) return x;
+    const bent8 b = bend8(x, s.rate);
+    floats8 z;
+#pragma unroll
+    for (int i = 0; i < PIECE; i++) z.at[i] = fmaf(-2.0f * s.cap, b.rest.at[i], s.cap);
+    return z;
+}
+
+__device__ __forceinline__ float capped_one(float x, softcap s) {
+    if (!(s.cap > 0.0f)) return x;
+    const float rest = fast_reciprocal(1.0f + fast_exp2(at_most(x * s.rate, MOST_BENT)));
+    return fmaf(-2.0f * s.cap, rest, s.cap);
+}
+
+/* ---- the threads of a row ---- */
+
+/* BLOCK: all threads of the block; else a warp of it. */
+template <bool BLOCK> __device__ __forceinline__ int64_t row_of_thread() {
+    return BLOCK ? static_cast<int64_t>(blockIdx.x)
+                 : static_cast<int64_t>(blockIdx.x) * BLOCK_WARPS + threadIdx.x / WARP_LANES;
+}
+template <bool BLOCK> __device__ __forceinline__ int thread_of_row() {
+    return BLOCK ? threadIdx.x : threadIdx.x % WARP_LANES;
+}
+template <bool BLOCK> __device__ constexpr int threads_of_row() {
+    return BLOCK ? BLOCK_THREADS : WARP_LANES;
+}
+template <bool BLOCK> __device__ __forceinline__ float sum_of_row(float x) {
+    return BLOCK ? block_sum(x) : warp_sum(x);
+}
+template <bool BLOCK> __device__ __forceinline__ float max_of_row(float x) {
+    return BLOCK ? block_max(x) : warp_max(x);
+}
+
+/* Calls f(piece as float32, column, elements there) on this thread's pieces of a row, LOADS of them
+ * read before the first call. */
+template <bool ALIGNED, bool BLOCK, class T, class F>
+__device__ __forceinline__ void each_piece(const T *row, int64_t columns, F f) {
+    using held = std::conditional_t<std::is_same_v<T, float>, floats8, uint4>;
+    constexpr int64_t step = threads_of_row<BLOCK>() * PIECE;
+    for (int64_t base = thread_of_row<BLOCK>() * PIECE; base < columns; base += LOADS * step) {
+        held pieces[LOADS];
+#pragma unroll
+        for (int i = 0; i < LOADS; i++) {
+            const int64_t at = base + i * step;
+            if constexpr (std::is_same_v<T, float>)
+                pieces[i] = load_piece<ALIGNED>(row + at, columns - at);
+            else
+                pieces[i] = load_packed_piece<ALIGNED>(row + at, columns - at);
+        }
+#pragma unroll
+        for (int i = 0; i < LOADS; i++) {
+            const int64_t at = base + i * step;
+            if (at >= columns) break;
+            const int there = ALIGNED ? PIECE : static_cast<int>(min(columns - at, (int64_t)PIECE));
+            if constexpr (std::is_same_v<T, float>)
+                f(pieces[i], at, there);
+            else
+                f(unpack8(pieces[i]), at, there);
+        }
+    }
+}
+
+/* ---- sums over a row, relative to a maximum: of e^z and, for the entropy, of e^z (z - maximum)
+ * ---- */
+
+/* Far below any logit, and finite: its difference from itself is a number. */
+#define LOWEST (-1e38f)
+
+struct running {
+    float maximum, total, weighted;
+};
+
+template <bool WEIGHTED> __device__ __forceinline__ void move_maximum(running *r, float maximum) {
+    const float move = r->maximum - maximum, shrink = fast_exp(move);
+    if (WEIGHTED) r->weighted = r->total > 0.0f ? (r->weighted + r->total * move) * shrink : 0.0f;
+    r->total *= shrink;
+    r->maximum = maximum;
+}
+
+template <bool WEIGHTED>
+__device__ __forceinline__ void add_piece(running *r, const floats8 &z, int there) {
+    float maximum = r->maximum;
+#pragma unroll
+    for (int i = 0; i < PIECE; i++) maximum = i < there ? fmaxf(maximum, z.at[i]) : maximum;
+    move_maximum<WEIGHTED>(r, maximum);
+#pragma unroll
+    for (int i = 0; i < PIECE; i++) {
+        const float below = z.at[i] - maximum, weight = i < there ? fast_exp(below) : 0.0f;
+        r->total += weight;
+        if (WEIGHTED) r->weighted += weight > 0.0f ? weight * below : 0.0f;
+    }
+}
+
+/* All threads of the row get the same sums. */
+template <bool CAPPED, bool ALIGNED, bool BLOCK, bool WEIGHTED, class T>
+__device__ __forceinline__ running sum_row(const T *row, int64_t columns, softcap s) {
+    running r = {LOWEST, 0.0f, 0.0f};
+    each_piece<ALIGNED, BLOCK>(row, columns, [&](const floats8 &x, int64_t, int there) {
+        add_piece<WEIGHTED>(&r, capped<CAPPED>(x, s), there);
+    });
+    move_maximum<WEIGHTED>(&r, max_of_row<BLOCK>(r.maximum));
+    r.total = sum_of_row<BLOCK>(r.total);
+    if (WEIGHTED) r.weighted = sum_of_row<BLOCK>(r.weighted);
+    return r;
+}
+
+/* The same relative to the cap itself: e^(z - cap) = 2^(-2 cap log2(e) r). */
+template <bool ALIGNED, bool BLOCK>
+__device__ __forceinline__ running sum_bounded_row(const __nv_bfloat16 *row, int64_t columns,
+                                                   softcap s) {
+    const float scale = -2.0f * s.cap * LOG2_E;
+    float total = 0.0f;
+    each_piece<ALIGNED, BLOCK>(row, columns, [&](const floats8 &x, int64_t, int there) {
+        const bent8 b = bend8(x, s.rate);
+#pragma unroll
+        for (int i = 0; i < PIECE; i++) total += i < there ? fast_exp2(scale * b.rest.at[i]) : 0.0f;
+    });
+    return {s.cap, sum_of_row<BLOCK>(total), 0.0f};
+}
+
+/* ---- forward ---- */
+
+struct problem {
+    const __nv_bfloat16 *logits;
+    __nv_bfloat16 *d_logits;
+    const int32_t *targets;
+    float *loss, *log_sum_exp;
+    int64_t rows, columns, stride, d_stride;
+    softcap cap;
+    float d_loss;
+};
+
+enum bound { NO_CAP, WIDE_CAP, NARROW_CAP };
+
+bound bound_of(float cap) {
+    return !(cap > 0.0f) ? NO_CAP : cap > MOST_BOUNDED ? WIDE_CAP : NARROW_CAP;
+}
+
+/* A target beyond the last column reads as NaN: the host, which could refuse it, sees no targets.
+ */
+__device__ __forceinline__ float target_logit(const problem &p, const __nv_bfloat16 *row,
+                                              int32_t target) {
+    if (target >= p.columns) return nanf("");
+    return capped_one(__bfloat162float(row[target]), p.cap);
+}
+
+template <int BOUND, bool ALIGNED, bool BLOCK>
+__global__ void __launch_bounds__(BLOCK_THREADS) forward_rows(problem p) {
+    const int64_t index = row_of_thread<BLOCK>();
+    if (index >= p.rows) return;
+    const __nv_bfloat16 *row = p.logits + index * p.stride;
+    running r;
+    if constexpr (BOUND == NARROW_CAP)
+        r = sum_bounded_row<ALIGNED, BLOCK>(row, p.columns, p.cap);
+    else
+        r = sum_row<BOUND == WIDE_CAP, ALIGNED, BLOCK, false>(row, p.columns, p.cap);
+    if (thread_of_row<BLOCK>() > 0) return;
+    const int32_t target = p.targets[index];
+    const float logarithm = r.maximum + logf(r.total);
+    p.log_sum_exp[index] = logarithm;
+    p.loss[index] = target < 0 ? 0.0f : logarithm - target_logit(p, row, target);
+}
+
+/* ---- backward ---- */
+
+template <bool CAPPED>
+__device__ __forceinline__ floats8 gradient(const floats8 &x, const problem &p, float logarithm,
+                                            int64_t from_target) {
+    floats8 d, slope;
+    if (CAPPED) {
+        const bent8 b = bend8(x, p.cap.rate);
+        const float scale = -2.0f * p.cap.cap * LOG2_E, offset = (p.cap.cap - logarithm) * LOG2_E;
+#pragma unroll
+        for (int i = 0; i < PIECE; i++) {
+            d.at[i] = fast_exp2(fmaf(scale, b.rest.at[i], offset));
+            slope.at[i] = 4.0f * p.d_loss * b.power.at[i] * b.rest.at[i] * b.rest.at[i];
+        }
+    } else {
+#pragma unroll
+        for (int i = 0; i < PIECE; i++) {
+            d.at[i] = fast_exp(x.at[i] - logarithm);
+            slope.at[i] = p.d_loss;
+        }
+    }
+#pragma unroll
+    for (int i = 0; i < PIECE; i++)
+        d.at[i] = (d.at[i] - (i == from_target ? 1.0f : 0.0f)) * slope.at[i];
+    return d;
+}
+
+template <bool CAPPED, bool ALIGNED, bool BLOCK>
+__global__ void __launch_bounds__(BLOCK_THREADS) backward_rows(problem p) {
+    const int64_t index = row_of_thread<BLOCK>();
+    if (index >= p.rows) return;
+    const __nv_bfloat16 *row = p.logits + index * p.stride;
+    __nv_bfloat16 *to = p.d_logits + index * p.d_stride;
+    const int64_t target = p.targets[index];
+    if (target < 0) {
+        constexpr int64_t step = threads_of_row<BLOCK>() * PIECE;
+        for (int64_t at = thread_of_row<BLOCK>() * PIECE; at < p.columns; at += step)
+            store_piece<ALIGNED>(to + at, zeros8(), p.columns - at);
+        return;
+    }
+    const float logarithm = p.log_sum_exp[index];
+    each_piece<ALIGNED, BLOCK>(row, p.columns, [&](const floats8 &x, int64_t at, int there) {
+        store_piece<ALIGNED>(to + at, gradient<CAPPED>(x, p, logarithm, target - at), there);
+    });
+}
+
+/* ---- log-softmax ---- */
+
+template <class T> struct scoring {
+    const T *logits;
+    float *out, *entropy; /* entropy NULL: not wanted */
+    int64_t rows, columns, stride, out_stride;
+    softcap cap;
+};
+
+/* `out` may be the logits: all of a row is summed before any of it is written. Entropy: -sum p log
+ * p = log total - weighted / total, both relative to the maximum. */
+template <class T, bool CAPPED, bool ALIGNED, bool BLOCK>
+__global__ void __launch_bounds__(BLOCK_THREADS) log_softmax_rows(scoring<T> p) {
+    const int64_t index = row_of_thread<BLOCK>();
+    if (index >= p.rows) return;
+    const T *row = p.logits + index * p.stride;
+    float *to = p.out + index * p.out_stride;
+    const running r = sum_row<CAPPED, ALIGNED, BLOCK, true>(row, p.columns, p.cap);
+    const float log_total = logf(r.total), logarithm = r.maximum + log_total;
+    each_piece<ALIGNED, BLOCK>(row, p.columns, [&](const floats8 &x, int64_t at, int there) {
+        floats8 z = capped<CAPPED>(x, p.cap);
+#pragma unroll
+        for (int i = 0; i < PIECE; i++) z.at[i] -= logarithm;
+        store_piece<ALIGNED>(to + at, z, there);
+    });
+    if (p.entropy != nullptr && thread_of_row<BLOCK>() == 0)
+        p.entropy[index] = log_total - r.weighted / r.total;
+}
+
+/* ---- launching: what is known of a call becomes template arguments ---- */
+
+template <class F> void choose(bool value, F f) {
+    if (value)
+        f(std::true_type{});
+    else
+        f(std::false_type{});
+}
+
+/* f(aligned, block, blocks of the grid) */
+template <class F> void for_rows(int64_t rows, int64_t columns, bool aligned, F f) {
+    const bool block = columns > BLOCK_COLUMNS;
+    const unsigned blocks = static_cast<unsigned>(block ? rows : cuda_divide_up(rows, BLOCK_WARPS));
+    choose(aligned, [&](auto is_aligned) {
+        choose(block, [&](auto is_block) { f(is_aligned, is_block, blocks); });
+    });
+}
+
+template <int BOUND> void launch_forward(cudaStream_t stream, const problem &p, bool aligned) {
+    for_rows(p.rows, p.columns, aligned, [&](auto is_aligned, auto is_block, unsigned blocks) {
+        forward_rows<BOUND, is_aligned.value, is_block.value>
+            <<<blocks, BLOCK_THREADS, 0, stream>>>(p);
+    });
+}
+
+template <class T> void launch_log_softmax(cudaStream_t stream, const scoring<T> &p, bool aligned) {
+    for_rows(p.rows, p.columns, aligned, [&](auto is_aligned, auto is_block, unsigned blocks) {
+        choose(p.cap.cap > 0.0f, [&](auto is_capped) {
+            log_softmax_rows<T, is_capped.value, is_aligned.value, is_block.value>
+                <<<blocks, BLOCK_THREADS, 0, stream>>>(p);
+        });
+    });
+}
+
+/* ---- checks ---- */
+
+fw_status check_logits(const char *op, const fw_tensor *logits, uint32_t dtype, fw_error *error) {
+    FW_TRY(cuda_check_matrix(op, "logits", logits, dtype, -1, -1, error));
+    if (logits->shape[0] > INT32_MAX)
+        return fw_fail(error, FW_E_UNSUPPORTED, "%s: %lld rows, at most %d are supported", op,
+                       static_cast<long long>(logits->shape[0]), INT32_MAX);
+    return FW_OK;
+}
+
+fw_status check(const char *op, const fw_cross_entropy *p, fw_error *error) {
+    FW_TRY(check_logits(op, &p->logits, FW_BF16, error));
+    const int64_t rows = p->logits.shape[0];
+    if (p->logits.shape[1] < 1) return fw_fail(error, FW_E_SHAPE, "%s: logits have no columns", op);
+    FW_TRY(cuda_check_packed(op, "targets", &p->targets, FW_I32, rows, error));
+    return cuda_check_packed(op, "log_sum_exp", &p->log_sum_exp, FW_F32, rows, error);
+}
+
+problem problem_of(const fw_cross_entropy *p) {
+    return {.logits = static_cast<const __nv_bfloat16 *>(p->logits.data),
+            .d_logits = static_cast<__nv_bfloat16 *>(p->d_logits.data),
+            .targets = static_cast<const int32_t *>(p->targets.data),
+            .loss = static_cast<float *>(p->loss.data),
+            .log_sum_exp = static_cast<float *>(p->log_sum_exp.data),
+            .rows = p->logits.shape[0],
+            .columns = p->logits.shape[1],
+            .stride = p->logits.stride[0],
+            .d_stride = p->d_logits.stride[0],
+            .cap = softcap_of(p->softcap),
+            .d_loss = p->d_loss};
+}
+
+template <class T>
+fw_status run_log_softmax(cuda_device *cuda, const fw_log_softmax *p, fw_error *error) {
+    const scoring<T> call = {.logits = static_cast<const T *>(p->logits.data),
+                             .out = static_cast<float *>(p->log_probabilities.data),
+                             .entropy = static_cast<float *>(p->entropy.data),
+                             .rows = p->logits.shape[0],
+                             .columns = p->logits.shape[1],
+                             .stride = p->logits.stride[0],
+                             .out_stride = p->log_probabilities.stride[0],
+                             .cap = softcap_of(p->softcap)};
+    if (call.rows == 0 || call.columns == 0) return FW_OK;
+    launch_log_softmax(cuda->stream, call,
+                       rows_aligned(&p->logits) && rows_aligned(&p->log_probabilities));
+    return cuda_launched(cuda, "log_softmax", "log_softmax_rows", error);
+}
+
+} // namespace
+
+/* ---- the ops ---- */
+
+fw_status cuda_cross_entropy_forward(fw_device *device, const fw_cross_entropy *p,
+                                     fw_error *error) {
+    const char *op = "cross_entropy_forward";
+    CUDA_ARGUMENTS(op, device, p, error);
+    FW_TRY(check(op, p, error));
+    FW_TRY(cuda_check_packed(op, "loss", &p->loss, FW_F32, p->logits.shape[0], error));
+    if (p->logits.shape[0] == 0) return FW_OK;
+    cuda_device *cuda = cuda_self(device);
+    const problem call = problem_of(p);
+    const bool aligned = rows_aligned(&p->logits);
+    switch (bound_of(p->softcap)) {
+    case NO_CAP: launch_forward<NO_CAP>(cuda->stream, call, aligned); break;
+    case WIDE_CAP: launch_forward<WIDE_CAP>(cuda->stream, call, aligned); break;
+    case NARROW_CAP: launch_forward<NARROW_CAP>(cuda->stream, call, aligned); break;
+    }
+    return cuda_launched(cuda, op, "forward_rows", error);
+}
+
+fw_status cuda_cross_entropy_backward(fw_device *device, const fw_cross_entropy *p,
+                                      fw_error *error) {
+    const char *op = "cross_entropy_backward";
+    CUDA_ARGUMENTS(op, device, p, error);
+    FW_TRY(check(op, p, error));
+    const int64_t rows = p->logits.shape[0], columns = p->logits.shape[1];
+    FW_TRY(cuda_check_matrix(op, "d_logits", &p->d_logits, FW_BF16, rows, columns, error));
+    if (rows == 0) return FW_OK;
+    cuda_device *cuda = cuda_self(device);
+    const problem call = problem_of(p);
+    const bool aligned = rows_aligned(&p->logits) && rows_aligned(&p->d_logits);
+    for_rows(rows, columns, aligned, [&](auto is_aligned, auto is_block, unsigned blocks) {
+        choose(call.cap.cap > 0.0f, [&](auto is_capped) {
+            backward_rows<is_capped.value, is_aligned.value, is_block.value>
+                <<<blocks, BLOCK_THREADS, 0, cuda->stream>>>(call);
+        });
+    });
+    return cuda_launched(cuda, op, "backward_rows", error);
+}
+
+fw_status cuda_log_softmax(fw_device *device, const fw_log_softmax *p, fw_error *error) {
+    const char *op = "log_softmax";
+    CUDA_ARGUMENTS(op, device, p, error);
+    const uint32_t dtype = p->logits.dtype == FW_F32 ? FW_F32 : FW_BF16;
+    FW_TRY(check_logits(op, &p->logits, dtype, error));
+    const int64_t rows = p->logits.shape[0], columns = p->logits.shape[1];
+    FW_TRY(cuda_check_matrix(op, "log_probabilities", &p->log_probabilities, FW_F32, rows, columns,
+                             error));
+    if (p->entropy.data != nullptr)
+        FW_TRY(cuda_check_packed(op, "entropy", &p->entropy, FW_F32, rows, error));
+    cuda_device *cuda = cuda_self(device);
+    return dtype == FW_F32 ? run_log_softmax<float>(cuda, p, error)
+                           : run_log_softmax<__nv_bfloat16>(cuda, p, error);
+}
