@@ -26,11 +26,11 @@ constexpr int MAX_PACK = 8;
 /* What a kernel is built for. KEYS: of a block; STAGES of keys and values in shared memory; BUFFERS
  * of query tiles; TURNS: warpgroups issue their products one after the other. */
 template <int WIDTH_, int WARPGROUPS_, int KEYS_, int STAGES_, int BUFFERS_, bool TURNS_,
-          int POLYNOMIAL_ = 0>
+          bool QREG_ = false, bool TRIM_ = false>
 struct configuration {
     static constexpr int WIDTH = WIDTH_, WARPGROUPS = WARPGROUPS_, KEYS = KEYS_, STAGES = STAGES_;
-    static constexpr int BUFFERS = BUFFERS_, POLYNOMIAL = POLYNOMIAL_;
-    static constexpr bool TURNS = TURNS_;
+    static constexpr int BUFFERS = BUFFERS_;
+    static constexpr bool TURNS = TURNS_, QREG = QREG_, TRIM = TRIM_;
     static constexpr int THREADS = (WARPGROUPS + 1) * WARPGROUP;
     static constexpr int CHUNKS = WIDTH / 64; /* tiles of 128-byte rows side by side */
     static constexpr int PRODUCER_REGISTERS = WARPGROUPS == 3 ? 32 : 24;
@@ -173,18 +173,6 @@ __device__ __forceinline__ float exp2_unit(float x) {
     return y;
 }
 
-/* 2^(s * scale - maximum) on the multiply-add units; `maximum` is a whole number. */
-__device__ __forceinline__ float exp2_polynomial(float s, float scale, float maximum) {
-    const float magic = 12582912.0f; /* 1.5 * 2^23: adding it rounds to whole numbers */
-    const float x = fmaxf(fminf(fmaf(s, scale, -maximum), 100.0f), -126.0f);
-    const float shifted = x + magic;
-    const float f = x - (shifted - magic);
-    float y = fmaf(0.05550410866f, f, 0.2402265070f);
-    y = fmaf(y, f, 0.6931471806f);
-    y = fmaf(y, f, 1.0f);
-    return __int_as_float(__float_as_int(y) + (__float_as_int(shifted) << 23));
-}
-
 __device__ __forceinline__ uint32_t pack_pair(float low, float high) {
     uint32_t pair;
     asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
@@ -240,6 +228,7 @@ template <class C> struct consumer {
     float scores[SCORES];
     uint32_t weights[STEPS][4];
     float out[OUT];
+    uint32_t queries[C::WIDTH / 16][4];
     float maximum[2], total[2]; /* in units of log2; total: this thread's columns alone */
 
     __device__ __forceinline__ consumer(shared_memory<C> &s, const problem &problem_,
@@ -265,14 +254,27 @@ template <class C> struct consumer {
 
     /* -- products -- */
 
-    __device__ __forceinline__ void issue_scores() {
+    __device__ __forceinline__ void load_queries() {
+#pragma unroll
+        for (int i = 0; i < C::WIDTH / 16; i++)
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                queries[i][j] = *tile_word(shared.q[buffer.index][warpgroup][i / 4],
+                                           row + j % 2 * 8, i % 4 * 2 + j / 2, pair);
+    }
+
+    template <int USED = C::KEYS> __device__ __forceinline__ void issue_scores() {
         const uint64_t a = descriptor(shared.q[buffer.index][warpgroup]);
         const uint64_t b = descriptor(shared.k[stage.index]);
+        float(&c)[USED / 2] = reinterpret_cast<float(&)[USED / 2]>(scores);
         wgmma_fence();
 #pragma unroll
         for (int i = 0; i < C::WIDTH / 16; i++)
-            product<C::KEYS>::ss(scores, a + i / 4 * (ROWS * 8) + i % 4 * 2,
-                                 b + i / 4 * (C::KEYS * 8) + i % 4 * 2, i > 0);
+            if (C::QREG)
+                product<USED>::rs(c, queries[i], b + i / 4 * (C::KEYS * 8) + i % 4 * 2, i > 0);
+            else
+                product<USED>::ss(c, a + i / 4 * (ROWS * 8) + i % 4 * 2,
+                                  b + i / 4 * (C::KEYS * 8) + i % 4 * 2, i > 0);
         wgmma_commit();
     }
 
@@ -296,14 +298,14 @@ template <class C> struct consumer {
 
     /* -- softmax -- */
 
-    __device__ __forceinline__ void mask(int n) {
+    template <int USED = C::KEYS> __device__ __forceinline__ void mask(int n) {
         const int column = n * C::KEYS + 2 * pair;
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             const int newest = own_key(row + 8 * r) - column;
             const int oldest = p.window > 0 ? newest - p.window + 1 : -(1 << 30);
 #pragma unroll
-            for (int i = 0; i < SCORES; i++) {
+            for (int i = 0; i < USED / 2; i++) {
                 const int offset = i / 4 * 8 + i % 2;
                 if (i / 2 % 2 == r && (offset > newest || offset < oldest)) scores[i] = -INFINITY;
             }
@@ -311,34 +313,32 @@ template <class C> struct consumer {
     }
 
     /* Scores become weights relative to the maximum in hand. */
-    __device__ __forceinline__ void exponentiate(float (&sum)[2]) {
+    template <int USED = C::KEYS> __device__ __forceinline__ void exponentiate(float (&sum)[2]) {
         sum[0] = sum[1] = 0.0f;
 #pragma unroll
-        for (int i = 0; i < SCORES; i++) {
+        for (int i = 0; i < USED / 2; i++) {
             const int r = i / 2 % 2;
-            if (i / 4 % 4 < C::POLYNOMIAL && i % 2 == 1)
-                scores[i] = exp2_polynomial(scores[i], p.scale, maximum[r]);
-            else
-                scores[i] = exp2_unit(fmaf(scores[i], p.scale, -maximum[r]));
+            scores[i] = exp2_unit(fmaf(scores[i], p.scale, -maximum[r]));
             sum[r] += scores[i];
         }
     }
 
     /* With the maximum of these scores taken in; `factor` is what earlier weights are to be
      * multiplied by. */
+    template <int USED = C::KEYS>
     __device__ __forceinline__ void exponentiate_safely(float (&factor)[2]) {
         float sum[2];
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             float most = -INFINITY;
 #pragma unroll
-            for (int i = 0; i < SCORES; i++)
+            for (int i = 0; i < USED / 2; i++)
                 if (i / 2 % 2 == r) most = fmaxf(most, scores[i]);
             const float before = maximum[r];
             maximum[r] = fmaxf(before, ceilf(row_maximum(most) * p.scale));
             factor[r] = exp2_unit(before - maximum[r]);
         }
-        exponentiate(sum);
+        exponentiate<USED>(sum);
 #pragma unroll
         for (int r = 0; r < 2; r++) total[r] = total[r] * factor[r] + sum[r];
     }
@@ -388,20 +388,35 @@ template <class C> struct consumer {
 
     /* -- one tile -- */
 
-    __device__ __forceinline__ void first_block(int n) {
-        barrier_wait(&shared.k_full[stage.index], stage.parity);
+    /* Of which only the first USED keys are seen. */
+    template <int USED> __device__ __forceinline__ void first_keys(int n) {
         take_turn();
-        issue_scores();
+        issue_scores<USED>();
         pass_turn();
         wgmma_wait<0>();
-        wgmma_hold(scores);
+        wgmma_hold(reinterpret_cast<float(&)[USED / 2]>(scores));
         release_keys();
         float factor[2];
         maximum[0] = maximum[1] = NO_MAXIMUM;
         total[0] = total[1] = 0.0f;
-        mask(n);
-        exponentiate_safely(factor);
+        mask<USED>(n);
+        exponentiate_safely<USED>(factor);
+#pragma unroll
+        for (int i = USED / 2; i < SCORES; i++) scores[i] = 0.0f;
         pack_weights();
+    }
+
+    __device__ __forceinline__ void first_block(int n) {
+        barrier_wait(&shared.k_full[stage.index], stage.parity);
+        if (C::QREG) load_queries();
+        const int positions = ROWS >> p.pack_bits;
+        const int used = min(position + positions, p.tokens) + p.shift - n * C::KEYS;
+        if (C::TRIM && used <= 32)
+            first_keys<32>(n);
+        else if (C::TRIM && C::KEYS > 64 && used <= 64)
+            first_keys<64>(n);
+        else
+            first_keys<C::KEYS>(n);
     }
 
     /* Waits for the products with values. The compiler moves a wait up to the last branch, in front
@@ -725,7 +740,7 @@ fw_status launch(cuda_device *cuda, const fw_flash_attention *a, fw_error *error
 
 #ifndef ATTENTION_FORWARD_HARNESS
 
-using narrow = configuration<64, 3, 128, 4, 2, true>;
+using narrow = configuration<64, 3, 96, 5, 2, true>;
 using wide = configuration<128, 2, 128, 2, 1, true>;
 
 bool cuda_attention_forward_hopper_takes(const cuda_device *cuda, const fw_flash_attention *a) {
