@@ -8,7 +8,6 @@ struct batches {
     const struct corpus *corpus;
     uint64_t tokens; /* T */
     uint64_t seed;
-    uint16_t *span;     /* T + 1 tokens */
     uint64_t sequences; /* of one epoch */
     uint64_t *order;    /* of the current epoch; NULL: in order */
     uint64_t epoch;
@@ -27,8 +26,6 @@ static void shuffle_epoch(struct batches *b, uint64_t epoch) {
 }
 
 static fw_status allocate(struct batches *b, bool shuffled, fw_error *error) {
-    b->span = malloc((b->tokens + 1) * sizeof *b->span);
-    if (b->span == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for a sequence");
     if (!shuffled) return FW_OK;
     b->sequences = (corpus_tokens(b->corpus) - 1) / b->tokens;
     if (b->sequences == 0)
@@ -62,7 +59,6 @@ fw_status batches_create(const struct corpus *corpus, int64_t tokens, bool shuff
 
 void batches_destroy(struct batches *batches) {
     if (batches == NULL) return;
-    free(batches->span);
     free(batches->order);
     free(batches);
 }
@@ -74,12 +70,25 @@ static uint64_t position_of(struct batches *b, uint64_t sequence) {
     return b->order[sequence % b->sequences] * b->tokens;
 }
 
+void batches_locate(struct batches *b, uint64_t first, int64_t n, uint64_t *positions) {
+    for (int64_t s = 0; s < n; s++) positions[s] = position_of(b, first + (uint64_t)s);
+}
+
+void batches_read_at(const struct batches *b, uint64_t position, int32_t *inputs,
+                     int32_t *targets) {
+    enum { MOST = 1024 }; /* by pieces that fit the stack */
+    uint16_t span[MOST + 1];
+    for (uint64_t done = 0; done < b->tokens; done += MOST) {
+        const uint64_t n = b->tokens - done < MOST ? b->tokens - done : MOST;
+        corpus_read(b->corpus, position + done, n + 1, span);
+        for (uint64_t i = 0; i < n; i++) inputs[done + i] = span[i];
+        for (uint64_t i = 0; i < n; i++) targets[done + i] = span[i + 1];
+    }
+}
+
 void batches_read(struct batches *b, uint64_t first, int64_t n, int32_t *inputs, int32_t *targets) {
     for (int64_t s = 0; s < n; s++) {
-        corpus_read(b->corpus, position_of(b, first + (uint64_t)s), b->tokens + 1, b->span);
-        for (uint64_t i = 0; i < b->tokens; i++) {
-            *inputs++ = b->span[i];
-            *targets++ = b->span[i + 1];
-        }
+        const uint64_t at = (uint64_t)s * b->tokens;
+        batches_read_at(b, position_of(b, first + (uint64_t)s), inputs + at, targets + at);
     }
 }

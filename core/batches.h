@@ -17,8 +17,15 @@ fw_status batches_create(const struct corpus *corpus, int64_t tokens, bool shuff
                          struct batches **batches, fw_error *error);
 void batches_destroy(struct batches *batches); /* NULL is fine */
 
-/* Fill inputs and targets, each [n, T], with sequences first .. first + n - 1 of the run; targets
- * are the inputs' next tokens. */
+/* Where sequences first .. first + n - 1 of the run begin in the corpus. */
+void batches_locate(struct batches *batches, uint64_t first, int64_t n, uint64_t *positions);
+
+/* Fill inputs and targets, each [T], with the sequence at `position`. For any number of threads. */
+void batches_read_at(const struct batches *batches, uint64_t position, int32_t *inputs,
+                     int32_t *targets);
+
+/* Both: fill inputs and targets, each [n, T], with sequences first .. first + n - 1 of the run;
+ * targets are the inputs' next tokens. */
 void batches_read(struct batches *batches, uint64_t first, int64_t n, int32_t *inputs,
                   int32_t *targets);
 

@@ -74,6 +74,21 @@ fw_status model_train_pass(struct model *model, const struct model_batch *batch,
                            bool accumulate, fw_error *error);
 fw_status model_read_loss(struct model *model, double *nats, fw_error *error);
 
+/* The same for tokens that are on the device already, [batch * tokens] each: nothing is copied and
+ * nothing waits, so that the pass can be captured. `pairs`, for a model that has them, are those of
+ * model_pair_slots. */
+struct model_tokens {
+    int32_t *inputs, *targets, *pairs;
+};
+fw_status model_train_pass_at(struct model *model, const struct model_tokens *at, int64_t batch,
+                              int64_t tokens, float scale, bool accumulate, fw_error *error);
+const float *model_loss_sum(const struct model *model); /* device */
+
+/* Whether the model looks up pairs of tokens; and the slots of its table for one sequence of n
+ * tokens, on the host. For any number of threads. */
+bool model_has_pairs(const struct model *model);
+void model_pair_slots(const struct model *model, const int32_t *inputs, int64_t n, int32_t *pairs);
+
 /* Forward only: hidden states of B x T tokens; then log-probabilities of n rows of them, at most
  * model_options.tokens, to a host array [n, V] of float32 (normalised in float32 only). */
 fw_status model_infer(struct model *model, const int32_t *inputs, int64_t batch, int64_t tokens,

@@ -41,28 +41,31 @@ static fw_status table_backward(const struct pass *pass, const struct table *tab
 /* ---- token pairs ---- */
 
 /* The reference record's hash, in wrapping 32 bits with a remainder that is never negative. */
-static int32_t pair_slot(int32_t previous, int32_t token, int64_t slots) {
+static int32_t pair_slot(int32_t previous, int32_t token, int32_t modulus) {
     const uint32_t mixed = UINT32_C(36313) * (uint32_t)token ^ UINT32_C(27191) * (uint32_t)previous;
-    const int64_t value = (int64_t)(int32_t)mixed, modulus = slots - 1;
-    return (int32_t)((value % modulus + modulus) % modulus);
+    const int32_t rest = (int32_t)mixed % modulus;
+    return rest < 0 ? rest + modulus : rest;
 }
 
+bool model_has_pairs(const struct model *model) { return model->bigram.weight != NO_WEIGHT; }
+
 /* The first token of a sequence has no pair: the last slot is its own. */
-static void fill_pairs(const struct pass *pass, const int32_t *tokens, int32_t *pairs) {
-    const int64_t slots = pass->model->options.experiment->model.bigram_slots;
-    for (int64_t i = 0; i < pass->rows; i++)
-        pairs[i] = i % pass->tokens == 0 ? (int32_t)(slots - 1)
-                                         : pair_slot(tokens[i - 1], tokens[i], slots);
+void model_pair_slots(const struct model *model, const int32_t *inputs, int64_t n, int32_t *pairs) {
+    const int32_t last = (int32_t)(model->options.experiment->model.bigram_slots - 1);
+    if (n > 0) pairs[0] = last;
+    for (int64_t i = 1; i < n; i++) pairs[i] = pair_slot(inputs[i - 1], inputs[i], last);
 }
 
 fw_status inputs_upload(const struct pass *pass, const int32_t *tokens) {
     struct model *model = pass->model;
     fw_device *device = model->device;
     const size_t bytes = (size_t)pass->rows * sizeof(int32_t);
-    FW_TRY(device->copy_from_host(device, model->inputs, tokens, bytes, pass->error));
-    if (model->bigram.weight == NO_WEIGHT) return FW_OK;
-    fill_pairs(pass, tokens, model->host_pairs);
-    return device->copy_from_host(device, model->pairs, model->host_pairs, bytes, pass->error);
+    FW_TRY(device->copy_from_host(device, pass->at.inputs, tokens, bytes, pass->error));
+    if (!model_has_pairs(model)) return FW_OK;
+    for (int64_t b = 0; b < pass->batch; b++)
+        model_pair_slots(model, tokens + b * pass->tokens, pass->tokens,
+                         model->host_pairs + b * pass->tokens);
+    return device->copy_from_host(device, pass->at.pairs, model->host_pairs, bytes, pass->error);
 }
 
 /* ---- the stream's beginning ---- */
@@ -121,17 +124,17 @@ static struct residual value_base_sum(const struct model *model) {
 fw_status inputs_forward(const struct pass *pass) {
     struct model *model = pass->model;
     const fw_embedding lookup = {.struct_size = sizeof lookup,
-                                 .tokens = fw_vector(model->inputs, FW_I32, pass->rows),
+                                 .tokens = fw_vector(pass->at.inputs, FW_I32, pass->rows),
                                  .table = model->compute[0],
                                  .out = pass_stream(pass, model->embedded)};
     FW_TRY(model->ops->embedding_forward(model->device, &lookup, pass->error));
     if (model->bigram.weight != NO_WEIGHT)
-        FW_TRY(table_forward(pass, &model->bigram, model->pairs));
+        FW_TRY(table_forward(pass, &model->bigram, pass->at.pairs));
     const struct residual sum = embedded_sum(model);
     FW_TRY(residual_forward(pass, &sum));
     if (model->smear_gate != NO_WEIGHT) FW_TRY(smear_forward(pass));
     if (model->value.weight == NO_WEIGHT) return FW_OK;
-    FW_TRY(table_forward(pass, &model->value, model->inputs));
+    FW_TRY(table_forward(pass, &model->value, pass->at.inputs));
     const struct residual base = value_base_sum(model);
     return residual_forward(pass, &base);
 }
@@ -141,7 +144,7 @@ static fw_status value_table_backward(const struct pass *pass) {
     const struct residual base = value_base_sum(model);
     const struct residual_flow flow = {.d_sum = model->d_value_base, .d_a = model->d_value_base};
     FW_TRY(residual_backward(pass, &base, &flow));
-    return table_backward(pass, &model->value, model->inputs, model->d_value_base);
+    return table_backward(pass, &model->value, pass->at.inputs, model->d_value_base);
 }
 
 /* The embedding's gradient adds to the head's, which is there already. */
@@ -155,10 +158,10 @@ fw_status inputs_backward(const struct pass *pass) {
                                        .d_a = model->d_stream,
                                        .d_b = pairs ? model->d_scaled : NULL};
     FW_TRY(residual_backward(pass, &sum, &flow));
-    if (pairs) FW_TRY(table_backward(pass, &model->bigram, model->pairs, model->d_scaled));
+    if (pairs) FW_TRY(table_backward(pass, &model->bigram, pass->at.pairs, model->d_scaled));
     const fw_embedding lookup = {.struct_size = sizeof lookup,
                                  .accumulate = 1,
-                                 .tokens = fw_vector(model->inputs, FW_I32, pass->rows),
+                                 .tokens = fw_vector(pass->at.inputs, FW_I32, pass->rows),
                                  .d_out = pass_stream(pass, model->d_stream),
                                  .d_table = model->gradient_views[0]};
     return model->ops->embedding_backward(model->device, &lookup, pass->error);

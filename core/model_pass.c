@@ -15,7 +15,7 @@ static fw_status loss_forward(const struct pass *pass) {
     const fw_cross_entropy loss = {.struct_size = sizeof loss,
                                    .softcap = model->softcap,
                                    .logits = logits,
-                                   .targets = fw_vector(model->targets, FW_I32, pass->rows),
+                                   .targets = fw_vector(pass->at.targets, FW_I32, pass->rows),
                                    .loss = pass_vector(pass, model->losses),
                                    .log_sum_exp = pass_vector(pass, model->log_sum_exp)};
     FW_TRY(model->ops->cross_entropy_forward(model->device, &loss, pass->error));
@@ -36,7 +36,7 @@ static fw_status loss_backward(const struct pass *pass, float scale) {
                                    .softcap = model->softcap,
                                    .d_loss = scale,
                                    .logits = logits,
-                                   .targets = fw_vector(model->targets, FW_I32, pass->rows),
+                                   .targets = fw_vector(pass->at.targets, FW_I32, pass->rows),
                                    .log_sum_exp = pass_vector(pass, model->log_sum_exp),
                                    .d_logits = logits};
     FW_TRY(model->ops->cross_entropy_backward(model->device, &loss, pass->error));
@@ -64,26 +64,47 @@ static fw_status check_rows(const struct model *model, int64_t batch, int64_t to
                    (long long)model->options.tokens);
 }
 
-fw_status model_train_pass(struct model *model, const struct model_batch *batch, float scale,
-                           bool accumulate, fw_error *error) {
-    FW_TRY(check_rows(model, batch->batch, batch->tokens, error));
+/* Where a pass has its tokens unless the caller says otherwise. */
+static struct model_tokens own_tokens(const struct model *model) {
+    return (struct model_tokens){model->inputs, model->targets, model->pairs};
+}
+
+fw_status model_train_pass_at(struct model *model, const struct model_tokens *at, int64_t batch,
+                              int64_t tokens, float scale, bool accumulate, fw_error *error) {
+    FW_TRY(check_rows(model, batch, tokens, error));
     const struct pass pass = {
         .model = model,
-        .batch = batch->batch,
-        .tokens = batch->tokens,
-        .rows = batch->batch * batch->tokens,
+        .batch = batch,
+        .tokens = tokens,
+        .rows = batch * tokens,
+        .at = *at,
         .phase = FW_TRAIN,
         .accumulate = accumulate,
         .error = error,
     };
-    const size_t bytes = (size_t)pass.rows * sizeof(int32_t);
-    fw_device *device = model->device;
-    FW_TRY(inputs_upload(&pass, batch->inputs));
-    FW_TRY(device->copy_from_host(device, model->targets, batch->targets, bytes, error));
     FW_TRY(forward(&pass));
     FW_TRY(loss_forward(&pass));
     return backward(&pass, scale);
 }
+
+fw_status model_train_pass(struct model *model, const struct model_batch *batch, float scale,
+                           bool accumulate, fw_error *error) {
+    FW_TRY(check_rows(model, batch->batch, batch->tokens, error));
+    const struct pass pass = {.model = model,
+                              .batch = batch->batch,
+                              .tokens = batch->tokens,
+                              .rows = batch->batch * batch->tokens,
+                              .at = own_tokens(model),
+                              .error = error};
+    const size_t bytes = (size_t)pass.rows * sizeof(int32_t);
+    FW_TRY(inputs_upload(&pass, batch->inputs));
+    FW_TRY(model->device->copy_from_host(model->device, pass.at.targets, batch->targets, bytes,
+                                         error));
+    return model_train_pass_at(model, &pass.at, batch->batch, batch->tokens, scale, accumulate,
+                               error);
+}
+
+const float *model_loss_sum(const struct model *model) { return model->loss_sum; }
 
 fw_status model_read_loss(struct model *model, double *nats, fw_error *error) {
     float sum = 0;
@@ -99,6 +120,7 @@ fw_status model_infer(struct model *model, const int32_t *inputs, int64_t batch,
                               .batch = batch,
                               .tokens = tokens,
                               .rows = batch * tokens,
+                              .at = own_tokens(model),
                               .phase = FW_INFER,
                               .error = error};
     FW_TRY(inputs_upload(&pass, inputs));

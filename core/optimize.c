@@ -18,7 +18,8 @@ struct optimizers {
     fw_device *device;
     struct group group[OPTIMIZER_GROUPS];
     fw_step *steps;     /* device, one for each group */
-    float *sum_squares; /* device scalar */
+    float *sum_squares; /* device scalars: of the gradients, */
+    float *carried;     /* and what the steps before leave of theirs, 0 or not a number */
     void *scratch;
     size_t scratch_bytes;
 };
@@ -137,15 +138,19 @@ static fw_status allocate(struct optimizers *o, fw_error *error) {
     o->steps = memory;
     FW_TRY(device->allocate(device, sizeof(float), &memory, error));
     o->sum_squares = memory;
+    FW_TRY(device->zero(device, o->sum_squares, sizeof(float), error));
+    FW_TRY(device->allocate(device, sizeof(float), &memory, error));
+    o->carried = memory;
     if (o->scratch_bytes == 0) return FW_OK;
     return device->allocate(device, o->scratch_bytes, &o->scratch, error);
 }
 
 fw_status optimizers_create(const struct experiment *experiment, const fw_host *host,
                             struct model *model, struct optimizers **optimizers, fw_error *error) {
-    if (!FW_HAS(host->device->ops, reduce) || !FW_HAS(host->device->ops, clip))
+    if (!FW_HAS(host->device->ops, reduce) || !FW_HAS(host->device->ops, clip) ||
+        !FW_HAS(host->device->ops, axpby))
         return fw_fail(error, FW_E_UNSUPPORTED,
-                       "the device lacks the ops reduce and clip, which training needs");
+                       "the device lacks reduce, clip or axpby, which training needs");
     struct optimizers *made = calloc(1, sizeof *made);
     if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the optimizers");
     made->model = model;
@@ -173,7 +178,7 @@ void optimizers_destroy(struct optimizers *o) {
         if (group->state != NULL) o->device->release(o->device, group->state);
         free(group->tensors);
     }
-    void *const owned[] = {o->steps, o->sum_squares, o->scratch};
+    void *const owned[] = {o->steps, o->sum_squares, o->carried, o->scratch};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
         if (owned[i] != NULL) o->device->release(o->device, owned[i]);
     free(o);
@@ -192,7 +197,7 @@ fw_status optimizers_reset(struct optimizers *o, fw_error *error) {
                            group->choice->entry->plugin->id, scratch, o->scratch_bytes);
         FW_TRY(zero_state(o, group, error));
     }
-    return FW_OK;
+    return o->device->zero(o->device, o->sum_squares, sizeof(float), error);
 }
 
 void optimizers_each_state(const struct optimizers *o,
@@ -217,8 +222,7 @@ fw_status optimizers_refresh_copies(struct optimizers *o, fw_error *error) {
 /* ---- a step ---- */
 
 fw_status optimizers_prepare(struct optimizers *o, int64_t step, double schedule, bool quantize,
-                             fw_error *error) {
-    fw_step steps[OPTIMIZER_GROUPS];
+                             fw_step steps[OPTIMIZER_GROUPS], fw_error *error) {
     for (int i = 0; i < OPTIMIZER_GROUPS; i++) {
         steps[i] = (fw_step){.step = step,
                              .schedule = (float)schedule,
@@ -227,16 +231,31 @@ fw_status optimizers_prepare(struct optimizers *o, int64_t step, double schedule
                              .quantize = quantize ? 1 : 0};
         o->group[i].optimizer->prepare(o->group[i].self, &steps[i]);
     }
-    return o->device->copy_from_host(o->device, o->steps, steps, sizeof steps, error);
+    return o->device->copy_from_host(o->device, o->steps, steps, OPTIMIZER_GROUPS * sizeof *steps,
+                                     error);
 }
 
 const fw_step *optimizers_device_step(const struct optimizers *o) { return o->steps; }
 
+/* 0 times the last sum is 0, or not a number for good: every later sum adds to it, and no step
+ * whose sum is not finite changes anything. */
+static fw_status carry(struct optimizers *o, fw_error *error) {
+    const fw_axpby times_zero = {.struct_size = sizeof times_zero,
+                                 .alpha = 0,
+                                 .beta = 0,
+                                 .x = fw_vector(o->sum_squares, FW_F32, 1),
+                                 .y = fw_vector(o->carried, FW_F32, 1)};
+    FW_TRY(o->device->ops->axpby(o->device, &times_zero, error));
+    return o->device->copy(o->device, o->sum_squares, o->carried, sizeof(float), error);
+}
+
 static fw_status clip(struct optimizers *o, float max_norm, fw_error *error) {
     const fw_ops *ops = o->device->ops;
+    FW_TRY(carry(o, error));
     const fw_reduce sum = {
         .struct_size = sizeof sum,
         .reduction = FW_SUM_SQUARES,
+        .accumulate = 1,
         .x = fw_vector(model_gradients(o->model), FW_F32, model_arena_count(o->model)),
         .y = fw_absent(),
         .result = fw_vector(o->sum_squares, FW_F32, 1)};

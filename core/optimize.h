@@ -28,17 +28,20 @@ void optimizers_each_state(const struct optimizers *optimizers,
 fw_status optimizers_refresh_copies(struct optimizers *optimizers, fw_error *error);
 
 /* Set the scalars of the step about to be taken, for every group; `quantize` says whether
- * quantization-aware training is on. */
+ * quantization-aware training is on. They go to the device by way of `steps`, which must stay as it
+ * is for as long as the device reads it (fairway/device.h, allocate_host). */
 fw_status optimizers_prepare(struct optimizers *optimizers, int64_t step, double schedule,
-                             bool quantize, fw_error *error);
+                             bool quantize, fw_step steps[OPTIMIZER_GROUPS], fw_error *error);
 
 /* Those scalars in device memory. */
 const fw_step *optimizers_device_step(const struct optimizers *optimizers);
 
-/* Clip the model's gradients and update its weights. */
+/* Clip the model's gradients and update its weights. Where they are not finite nothing changes, nor
+ * at any later step, so that the weights are still those before this one when the host hears of it.
+ */
 fw_status optimizers_step(struct optimizers *optimizers, float max_norm, fw_error *error);
 
-/* What the last step saw: gradient norm, clip factor, whether it was finite. */
+/* What the last step saw, once it is done: gradient norm, clip factor, whether it was finite. */
 fw_status optimizers_outcome(struct optimizers *optimizers, fw_step *step, fw_error *error);
 
 #endif

@@ -23,21 +23,55 @@ static fw_status maybe_validate(const struct trainer *t, fw_error *error) {
     return status;
 }
 
+/* What is done between steps, when none is under way. */
+static bool pauses_after(const struct trainer *t, int64_t steps) {
+    const struct train_options *options = t->options;
+    const struct run_keys *run = &options->experiment->run;
+    return (run->checkpoint_every > 0 && options->checkpoint != NULL &&
+            steps % run->checkpoint_every == 0) ||
+           (run->validate_every > 0 && options->validate != NULL &&
+            steps % run->validate_every == 0);
+}
+
+/* Of the oldest step under way. */
+static fw_status hear(struct trainer *t, fw_error *error) {
+    const double scale = t->issued[t->step % 2].scale;
+    double loss = 0;
+    fw_step outcome;
+    FW_TRY(train_hear(t, &loss, &outcome, error));
+    t->mean_loss = t->step == 1 ? loss : t->mean_loss + 0.05 * (loss - t->mean_loss);
+    FW_TRY(train_log_step(t, loss, &outcome, scale, error));
+    train_show_progress(t);
+    return FW_OK;
+}
+
+/* Seconds of training once the step under way is done, as far as can be told. */
+static double expected_elapsed(const struct trainer *t) {
+    return t->next > t->step ? t->elapsed + t->pace : t->elapsed;
+}
+
+/* A device that works by itself is one step ahead: it computes while the host prepares the next
+ * step, and then hears of the one before. */
+static fw_status take_step(struct trainer *t, fw_error *error) {
+    const double elapsed = expected_elapsed(t);
+    const double scale = schedule_scale(&t->schedule, t->next, elapsed);
+    const bool behind = t->next > t->step;
+    FW_TRY(train_issue(t, scale, qat_begins(t->qat, t->next, scale), error));
+    if (behind) FW_TRY(hear(t, error));
+    if (!train_runs_ahead(t) || pauses_after(t, t->next)) FW_TRY(hear(t, error));
+    if (t->next > t->step) return FW_OK;
+    FW_TRY(train_maybe_checkpoint(t, error));
+    return maybe_validate(t, error);
+}
+
 static fw_status train_steps(struct trainer *t, fw_error *error) {
-    while (!schedule_done(&t->schedule, t->step, t->elapsed)) {
-        const double begin = clock_seconds();
-        const double scale = schedule_scale(&t->schedule, t->step, t->elapsed);
-        const bool quantize = qat_begins(t->qat, t->step, scale);
-        double loss = 0;
-        fw_step outcome;
-        FW_TRY(train_step(t, scale, quantize, &loss, &outcome, error));
-        t->elapsed += clock_seconds() - begin;
-        t->step++;
-        t->mean_loss = t->step == 1 ? loss : t->mean_loss + 0.05 * (loss - t->mean_loss);
-        FW_TRY(train_log_step(t, loss, &outcome, scale, error));
-        train_show_progress(t);
-        FW_TRY(train_maybe_checkpoint(t, error));
-        FW_TRY(maybe_validate(t, error));
+    for (;;) {
+        if (!schedule_done(&t->schedule, t->next, expected_elapsed(t)))
+            FW_TRY(take_step(t, error));
+        else if (t->next > t->step)
+            FW_TRY(hear(t, error)); /* how long it took may leave time for another */
+        else
+            break;
     }
     progress_end(t->options->progress);
     return FW_OK;
@@ -161,15 +195,13 @@ fw_status train_check(const struct experiment *experiment, const fw_host *host, 
 static fw_status trainer_open(struct trainer *t, fw_error *error) {
     const struct train_options *options = t->options;
     const struct run_keys *run = &options->experiment->run;
+    t->device = options->host->device;
     t->schedule = schedule_of(run);
     t->tokens = options->experiment->data.sequence;
     t->sequences = run->batch_tokens / t->tokens;
     t->micro = train_micro_batch(options->experiment);
-    const size_t rows = (size_t)(t->micro * t->tokens);
-    t->inputs = malloc(rows * sizeof *t->inputs);
-    t->targets = malloc(rows * sizeof *t->targets);
-    if (t->inputs == NULL || t->targets == NULL)
-        return fw_fail(error, FW_E_MEMORY, "no memory for a batch of %zu tokens", rows);
+    FW_TRY(feed_create(t, error));
+    t->captures = train_can_capture(t);
     FW_TRY(batches_create(options->corpus, t->tokens,
                           options->experiment->data.shuffle == SHUFFLE_SEQUENCES,
                           (uint64_t)run->seed, &t->batches, error));
@@ -198,12 +230,12 @@ fw_status trainer_create(const struct train_options *options, struct trainer **t
 
 void trainer_destroy(struct trainer *t) {
     if (t == NULL) return;
+    if (t->feed.staging != NULL) train_forget_graphs(t);
+    feed_destroy(t);
     checkpoint_close(t->resumed);
     qat_destroy(t->qat);
     averaging_destroy(t->averaging);
     optimizers_destroy(t->optimizers);
-    free(t->targets);
-    free(t->inputs);
     batches_destroy(t->batches);
     free(t);
 }

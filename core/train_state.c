@@ -13,14 +13,16 @@
 /* The last step also exercises what quantization-aware training adds. */
 static fw_status priming_steps(struct trainer *t, fw_error *error) {
     const int64_t n = t->options->experiment->run.priming_steps;
-    for (t->step = 0; t->step < n; t->step++) {
+    while (t->step < n) {
         const double scale = schedule_scale(&t->schedule, t->step, 0);
         double loss = 0;
         fw_step outcome;
         progress_update(t->options->progress, "prime  step %" PRId64 "/%" PRId64, t->step, n);
-        FW_TRY(train_step(t, scale, t->qat != NULL && t->step == n - 1, &loss, &outcome, error));
+        FW_TRY(train_issue(t, scale, t->qat != NULL && t->step == n - 1, error));
+        FW_TRY(train_hear(t, &loss, &outcome, error));
     }
-    t->step = 0;
+    t->step = t->next = 0;
+    t->elapsed = 0;
     return FW_OK;
 }
 
@@ -37,6 +39,7 @@ fw_status train_prime(struct trainer *t, fw_error *error) {
     free(initial);
     t->priming = false;
     FW_TRY(status);
+    train_forget_graphs(t);
     FW_TRY(optimizers_reset(t->optimizers, error));
     return averaging_reset(t->averaging, error);
 }
@@ -190,7 +193,7 @@ fw_status train_restore(struct trainer *t, fw_error *error) {
     FW_TRY(averaging_load(t->averaging, found->averager, found->averager_bytes, error));
     FW_TRY(optimizers_refresh_copies(t->optimizers, error));
     qat_load(t->qat, &qat);
-    t->step = t->resumed_at = t->saved_at = found->step;
+    t->step = t->next = t->resumed_at = t->saved_at = found->step;
     t->elapsed = found->elapsed;
     t->mean_loss = found->mean_loss;
     checkpoint_close(t->resumed);

@@ -124,7 +124,8 @@ static fw_status call_passes(const void *argument, fw_error *why) {
 /* At a thousandth of the learning rate, so that the weights stay what they are at the beginning. */
 static fw_status call_optimizers(const void *argument, fw_error *why) {
     (void)argument;
-    FW_TRY(optimizers_prepare(optimizers, step, 1e-3, false, why));
+    fw_step steps[OPTIMIZER_GROUPS];
+    FW_TRY(optimizers_prepare(optimizers, step, 1e-3, false, steps, why));
     FW_TRY(optimizers_step(optimizers, (float)session.experiment->run.gradient_clip, why));
     return device->synchronize(device, why);
 }

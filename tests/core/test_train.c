@@ -1,12 +1,16 @@
 /* core/train: priming leaves no trace, a resumed run goes on exactly, other runs' checkpoints are
- * refused, and what goes wrong is said with its step. */
+ * refused, what goes wrong is said with its step, and a device that works by itself, with graphs or
+ * without, gives the same weights, log and messages. */
+#include <batches.h>
 #include <checkpoint.h>
+#include <log.h>
 #include <math.h>
 #include <session.h>
 #include <stdio.h>
 #include <train.h>
 
 #include "workspace.h"
+#include "wrapped_device.h"
 
 enum { VOCABULARY = 37, SHARD_TOKENS = 4000 };
 
@@ -15,12 +19,19 @@ static fw_error error = {.struct_size = sizeof error};
 /* A corpus, a model at its initial weights, and a trainer on them. */
 struct fixture {
     struct session session;
+    struct wrapped_device wrapped; /* of the features below */
     struct corpus *corpus;
     struct model *model;
     struct progress progress;
     struct train_options options;
     struct trainer *trainer;
 };
+
+/* What the device of the fixtures that follow has beyond the CPU's. */
+static unsigned features;
+
+/* Its weights are named in messages by their index: a matrix of attention. */
+enum { POISONED = 3 };
 
 static const char base_ini[] =
     "[run]\nsteps = 12\nbatch_tokens = 128\nmicro_batch = 3\nwarmup_steps = 2\n"
@@ -52,11 +63,12 @@ static void open_session(struct fixture *f, const char *overrides[], size_t n) {
 static fw_status open_fixture(struct fixture *f, bool resume, const char *overrides[], size_t n) {
     *f = (struct fixture){0};
     open_session(f, overrides, n);
+    wrapped_device_open(&f->wrapped, f->session.services, features);
     const struct corpus_options data = {.source = "data.bin", .vocabulary = VOCABULARY};
     assert_ok(corpus_open(&data, &f->corpus, &error), &error);
     const struct experiment *experiment = f->session.experiment;
     const struct model_options model = {.experiment = experiment,
-                                        .host = f->session.services,
+                                        .host = &f->wrapped.services,
                                         .vocabulary = VOCABULARY,
                                         .batch = train_micro_batch(experiment),
                                         .tokens = experiment->data.sequence,
@@ -65,7 +77,7 @@ static fw_status open_fixture(struct fixture *f, bool resume, const char *overri
     assert_ok(model_create(&model, &f->model, &error), &error);
     assert_ok(model_initialise(f->model, &error), &error);
     f->options = (struct train_options){.experiment = experiment,
-                                        .host = f->session.services,
+                                        .host = &f->wrapped.services,
                                         .model = f->model,
                                         .corpus = f->corpus,
                                         .progress = &f->progress,
@@ -79,6 +91,7 @@ static void close_fixture(struct fixture *f) {
     trainer_destroy(f->trainer);
     model_destroy(f->model);
     corpus_close(f->corpus);
+    wrapped_device_close(&f->wrapped);
     session_close(&f->session);
 }
 
@@ -245,7 +258,7 @@ static void test_checkpoints_of_other_runs(void **state) {
 static fw_status poison(void *argument, int64_t step, const float *weights, fw_error *why) {
     (void)weights, (void)why;
     struct fixture *f = argument;
-    float *weight = model_view(f->model, model_masters(f->model), 3).data;
+    float *weight = model_view(f->model, model_masters(f->model), POISONED).data;
     if (step == 6) weight[0] = NAN;
     return FW_OK;
 }
@@ -261,7 +274,7 @@ static void test_a_loss_that_is_not_finite(void **state) {
         f.options.validate = poison;
         struct outcome o = run(&f);
         assert_fails(o.status, FW_E_NUMERIC, &error, "stopped at step 6",
-                     model_weight(f.model, 3)->name,
+                     model_weight(f.model, POISONED)->name,
                      saves ? "the last good checkpoint is checkpoint.fw, of step 4" : "not finite");
         close_fixture(&f);
         if (!saves) assert_null(strstr(error.message, "checkpoint"));
@@ -326,6 +339,190 @@ static void test_a_threshold_that_is_never_reached(void **state) {
     free_outcome(&o);
 }
 
+/* ---- devices that work by themselves ---- */
+
+static const struct {
+    const char *name;
+    unsigned features;
+    bool graphs;
+    int refusals;
+} devices[] = {
+    {"in step", 0, false, 0},
+    {"ahead", WRAP_PINNED, false, 0},
+    {"graphs", WRAP_PINNED | WRAP_CAPTURE, true, 0},
+    {"graphs of a joined op", WRAP_PINNED | WRAP_CAPTURE | WRAP_LINEAR_ACTIVATION, true, 0},
+    {"no graphs after all", WRAP_PINNED | WRAP_CAPTURE_REFUSED, false, 1},
+    {"something that waits", WRAP_PINNED | WRAP_CAPTURE | WRAP_CAPTURE_BROKEN, false, 1},
+    {"graphs but no pinned memory", WRAP_CAPTURE, false, 0},
+};
+enum { DEVICES = sizeof devices / sizeof devices[0] };
+
+/* The log's lines without what the clock says. */
+static char *log_of_run(void) {
+    size_t size = 0;
+    char *text = read_bytes("log.jsonl", &size), *to = text;
+    for (const char *line = text; *line != '\0';) {
+        const size_t length = strcspn(line, "\n");
+        cJSON *event = cJSON_ParseWithLength(line, length);
+        assert_non_null(event);
+        cJSON_DeleteItemFromObject(event, "seconds");
+        cJSON_DeleteItemFromObject(event, "training_seconds");
+        cJSON_DeleteItemFromObject(event, "tokens_per_second");
+        char *printed = cJSON_PrintUnformatted(event);
+        to += sprintf(to, "%s\n", printed);
+        free(printed);
+        cJSON_Delete(event);
+        line += length + (line[length] == '\n');
+    }
+    *to = '\0';
+    return text;
+}
+
+static fw_status count_validation(void *argument, int64_t step, const float *weights,
+                                  fw_error *why) {
+    (void)why;
+    struct fixture *f = argument;
+    /* Nothing is under way: the weights are those of this step. */
+    assert_memory_equal(weights, model_masters(f->model),
+                        (size_t)model_arena_count(f->model) * sizeof *weights);
+    assert_int_equal(step % 5, 0);
+    return FW_OK;
+}
+
+static struct outcome run_on(int device, const char *overrides[], size_t n, char **log_text) {
+    struct fixture f;
+    struct log *log = NULL;
+    features = devices[device].features;
+    assert_ok(open_fixture(&f, false, overrides, n), &error);
+    f.options.validate = count_validation;
+    struct outcome o = {.n = model_arena_count(f.model)};
+    assert_ok(trainer_start(f.trainer, &error), &error);
+    assert_ok(log_open("log.jsonl", &log, &error), &error);
+    o.status = trainer_run(f.trainer, log, &o.result, &error);
+    assert_ok(o.status, &error);
+    assert_true(o.result.seconds > 0);
+    log_close(log);
+    if (devices[device].graphs) assert_true(f.wrapped.launches >= 10);
+    if (!devices[device].graphs) assert_int_equal(f.wrapped.launches, 0);
+    assert_int_equal(f.wrapped.refusals, devices[device].refusals);
+    close_fixture(&f);
+    features = 0;
+    *log_text = log_of_run();
+    return o;
+}
+
+static void test_devices_agree(void **state) {
+    (void)state;
+    write_tokens(1);
+    const char *overrides[] = {"run.qat_below=0.5", "run.priming_steps=5", "run.log_every=1",
+                               "run.validate_every=5"};
+    char *expected_log = NULL;
+    struct outcome expected = run_on(0, overrides, 4, &expected_log);
+    assert_non_null(strstr(expected_log, "\"step\":12,\"loss\""));
+    for (int d = 1; d < DEVICES; d++) {
+        char *log = NULL;
+        struct outcome o = run_on(d, overrides, 4, &log);
+        assert_same(&expected, &o);
+        assert_string_equal(log, expected_log);
+        free(log);
+        free_outcome(&o);
+    }
+    free(expected_log);
+    free_outcome(&expected);
+}
+
+/* The last step is logged whatever run.log_every says, also when the clock ends the run. */
+static void test_the_last_step_is_logged(void **state) {
+    (void)state;
+    write_tokens(1);
+    const char *overrides[] = {"run.steps=0", "run.seconds=0.1", "run.log_every=1000000",
+                               "run.checkpoint_every=0", "average.plugin=none"};
+    for (int d = 0; d < 3; d++) {
+        char *log = NULL, last[64];
+        struct outcome o = run_on(d, overrides, 5, &log);
+        (void)snprintf(last, sizeof last, "{\"step\":%lld,", (long long)o.result.steps);
+        assert_true(strncmp(log, last, strlen(last)) == 0);
+        assert_true(o.result.seconds >= 0.1);
+        free(log);
+        free_outcome(&o);
+    }
+}
+
+static void test_resuming_ahead(void **state) {
+    (void)state;
+    write_tokens(1);
+    const char *overrides[] = {"run.qat_below=0.9", "run.priming_steps=2"};
+    features = WRAP_PINNED | WRAP_CAPTURE;
+    check_resume(overrides, 2, "run.validate_every=6");
+    check_resume(overrides, 2, "run.validate_every=11");
+    features = 0;
+}
+
+/* The gradient of one matrix breaks at the tokens of one step, and at no others. */
+struct breakage {
+    int32_t tokens[16]; /* how that step's first pass begins */
+    bool now;
+    const float *gradient;
+    float weights_before[64]; /* of the matrix, before the step */
+};
+
+static void break_gradient(struct wrapped_device *wrapped, const char *op, const void *arguments) {
+    struct breakage *b = wrapped->argument;
+    if (strcmp(op, "cross_entropy_forward") == 0) {
+        const fw_cross_entropy *loss = arguments;
+        b->now = memcmp(loss->targets.data, b->tokens, sizeof b->tokens) == 0;
+    }
+    const fw_gemm *gemm = arguments;
+    if (strcmp(op, "gemm") == 0 && b->now && gemm->c.data == b->gradient)
+        ((float *)gemm->c.data)[1] = INFINITY;
+}
+
+static fw_status keep_weights(void *argument, int64_t step, const float *weights, fw_error *why) {
+    (void)why;
+    struct fixture *f = argument;
+    struct breakage *b = f->wrapped.argument;
+    if (step == 6)
+        memcpy(b->weights_before, weights + model_offset(f->model, POISONED),
+               sizeof b->weights_before);
+    return FW_OK;
+}
+
+/* The step is named, not the one that was under way when the host heard of it; its tensor is found
+ * although another's gradients lie there; and neither step has changed a weight. */
+static void test_a_gradient_that_is_not_finite(void **state) {
+    (void)state;
+    write_tokens(1);
+    for (int d = 0; d < DEVICES; d++) {
+        struct fixture f;
+        struct breakage breakage = {0};
+        const char *overrides[] = {"run.validate_every=6", "run.qat_below=0.9"};
+        features = devices[d].features;
+        assert_ok(open_fixture(&f, false, overrides, 2), &error);
+        int32_t inputs[16];
+        struct batches *batches = NULL;
+        assert_ok(batches_create(f.corpus, 16, true, (uint64_t)f.session.experiment->run.seed,
+                                 &batches, &error),
+                  &error);
+        batches_read(batches, 6 * 8, 1, inputs, breakage.tokens);
+        batches_destroy(batches);
+        /* The first of attention's matrices is where the three that share a product begin. */
+        uint32_t index = POISONED;
+        while (strstr(model_weight(f.model, index)->name, "mlp.up") == NULL) index++;
+        breakage.gradient = model_view(f.model, model_gradients(f.model), index).data;
+        f.options.validate = keep_weights;
+        f.wrapped.argument = &breakage;
+        f.wrapped.after = break_gradient;
+        struct outcome o = run(&f);
+        assert_fails(o.status, FW_E_NUMERIC, &error, "stopped at step 6", "the gradient of",
+                     model_weight(f.model, index)->name,
+                     "the last good checkpoint is checkpoint.fw, of step 4");
+        assert_memory_equal(model_view(f.model, model_masters(f.model), POISONED).data,
+                            breakage.weights_before, sizeof breakage.weights_before);
+        close_fixture(&f);
+    }
+    features = 0;
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, workspace_setup, workspace_teardown)
 
 int main(void) {
@@ -339,6 +536,10 @@ int main(void) {
         TEST(test_a_checkpoint_that_cannot_be_written),
         TEST(test_a_window_that_never_opens),
         TEST(test_a_threshold_that_is_never_reached),
+        TEST(test_devices_agree),
+        TEST(test_the_last_step_is_logged),
+        TEST(test_resuming_ahead),
+        TEST(test_a_gradient_that_is_not_finite),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

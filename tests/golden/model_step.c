@@ -22,9 +22,10 @@ static const double clip_norm = 0.3;
 static fw_status take_step(struct model_case *m, struct optimizers *optimizers,
                            const float *gradients, fw_step *outcome, fw_error *error) {
     fw_device *device = m->session.services->device;
+    fw_step steps[OPTIMIZER_GROUPS];
     const size_t bytes = (size_t)model_arena_count(m->model) * sizeof(float);
     FW_TRY(device->copy_from_host(device, model_gradients(m->model), gradients, bytes, error));
-    FW_TRY(optimizers_prepare(optimizers, 0, 1, false, error));
+    FW_TRY(optimizers_prepare(optimizers, 0, 1, false, steps, error));
     FW_TRY(optimizers_step(optimizers, (float)clip_norm, error));
     return optimizers_outcome(optimizers, outcome, error);
 }
