@@ -1,0 +1,149 @@
+/* Attention backward, what each query row needs before the tiles: delta = d_y . y, and the
+ * logarithm in base 2 with the sign the tiles want. With exclusive self attention out = y - (y.u)
+ * u, u = v / |v|: y comes back from out and the saved y.u, d_y = d_out - (d_out.u) u is written for
+ * the tiles, and what flows to v through u is written to d_v, to which the tiles add. One group of
+ * eight threads takes one position of one key/value head and walks its query heads in order. */
+#ifndef FAIRWAY_ATTENTION_BACKWARD_ROWS_CUH
+#define FAIRWAY_ATTENTION_BACKWARD_ROWS_CUH
+
+#include "cuda_device.h"
+
+namespace attention_rows {
+
+/* B sequences, T positions, heads of 64: where the rows of one tensor lie, in elements. */
+struct heads {
+    __nv_bfloat16 *data;
+    int64_t batch, position, head;
+};
+
+struct parameters {
+    heads v, out, d_out, d_v;
+    const float *log_sum_exp, *self_dot; /* [B,H,T] */
+    __nv_bfloat16 *d_y;                  /* [B,H,T,64] */
+    float *statistics; /* [B,H,blocks][2][64]: -logarithm in base 2, then delta, of 64 rows */
+    int positions, blocks, n_heads, groups;
+    bool accumulate;
+};
+
+constexpr int THREADS = 256, LANES = 8, ROWS = THREADS / LANES;
+
+struct row8 {
+    float x[8];
+};
+
+static __device__ __forceinline__ row8 load_row(const heads &at, int64_t b, int64_t t, int64_t h,
+                                                int lane) {
+    const __nv_bfloat16 *row = at.data + b * at.batch + t * at.position + h * at.head;
+    const uint4 raw = *reinterpret_cast<const uint4 *>(row + lane * 8);
+    const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
+    row8 r;
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        r.x[2 * i] = __uint_as_float(words[i] << 16);
+        r.x[2 * i + 1] = __uint_as_float(words[i] & 0xffff0000u);
+    }
+    return r;
+}
+
+static __device__ __forceinline__ void store_row(__nv_bfloat16 *row, const row8 &r, int lane) {
+    uint32_t words[4];
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        const __nv_bfloat162 pair = __floats2bfloat162_rn(r.x[2 * i], r.x[2 * i + 1]);
+        words[i] = *reinterpret_cast<const uint32_t *>(&pair);
+    }
+    *reinterpret_cast<uint4 *>(row + lane * 8) = make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+/* The sum over the eight threads of a row, the same in each. */
+static __device__ __forceinline__ float dot(const row8 &a, const row8 &b) {
+    float sum = 0.0f;
+#pragma unroll
+    for (int i = 0; i < 8; i++) sum += a.x[i] * b.x[i];
+#pragma unroll
+    for (int step = 1; step < LANES; step *= 2) sum += __shfl_xor_sync(~0u, sum, step);
+    return sum;
+}
+
+/* u = v / max(|v|, 1e-12), and the factor; `radial` says whether |v| moves the factor. */
+struct unit_row {
+    row8 u;
+    float inverse;
+    bool radial;
+};
+
+static __device__ __forceinline__ unit_row unit_of(const row8 &v) {
+    const float length = sqrtf(dot(v, v));
+    unit_row r = {v, 1.0f / fmaxf(length, 1e-12f), length > 1e-12f};
+#pragma unroll
+    for (int i = 0; i < 8; i++) r.u.x[i] *= r.inverse;
+    return r;
+}
+
+/* Rows of `out` and d_out: y and d_y in their place; d_u grows. */
+static __device__ __forceinline__ void without_self(const row8 &u, float self, row8 &out,
+                                                    row8 &d_out, row8 &d_u) {
+    const float along = dot(d_out, u);
+#pragma unroll
+    for (int i = 0; i < 8; i++) {
+        const float y = out.x[i] + self * u.x[i];
+        d_u.x[i] -= self * d_out.x[i] + along * y;
+        d_out.x[i] -= along * u.x[i];
+        out.x[i] = y;
+    }
+}
+
+static __device__ __forceinline__ void add_self_gradient(const parameters &p, const unit_row &unit,
+                                                         const row8 &d_u, int64_t b, int64_t t,
+                                                         int64_t g, int lane) {
+    const float radial = dot(d_u, unit.u);
+    row8 d_v = {};
+    if (p.accumulate) d_v = load_row(p.d_v, b, t, g, lane);
+#pragma unroll
+    for (int i = 0; i < 8; i++)
+        d_v.x[i] += (d_u.x[i] - (unit.radial ? radial : 0.0f) * unit.u.x[i]) * unit.inverse;
+    store_row(p.d_v.data + b * p.d_v.batch + t * p.d_v.position + g * p.d_v.head, d_v, lane);
+}
+
+/* Grid: B * G * blocks * 2, a block of threads for 32 positions. Rows past the end of the sequence
+ * get statistics that make their weights zero. AT_ONCE heads are loaded together. */
+template <bool EXCLUDE, int AT_ONCE>
+static __global__ void __launch_bounds__(THREADS) attention_rows_kernel(const parameters p) {
+    const int lane = threadIdx.x % LANES, strips = p.blocks * 2;
+    const int t = blockIdx.x % strips * ROWS + threadIdx.x / LANES;
+    const int64_t g = blockIdx.x / strips % p.groups, b = blockIdx.x / strips / p.groups;
+    const bool inside = t < p.positions;
+    const int64_t row = inside ? t : p.positions - 1;
+    const int each = p.n_heads / p.groups;
+    unit_row unit = {};
+    if (EXCLUDE) unit = unit_of(load_row(p.v, b, row, g, lane));
+    row8 d_u = {};
+    for (int first = 0; first < each; first += AT_ONCE) {
+        row8 out[AT_ONCE], d_out[AT_ONCE];
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            out[i] = load_row(p.out, b, row, g * each + first + i, lane);
+            d_out[i] = load_row(p.d_out, b, row, g * each + first + i, lane);
+        }
+#pragma unroll
+        for (int i = 0; i < AT_ONCE; i++) {
+            const int64_t unit_index = b * p.n_heads + g * each + first + i;
+            const int64_t at = unit_index * p.positions + row;
+            if (EXCLUDE) {
+                without_self(unit.u, p.self_dot[at], out[i], d_out[i], d_u);
+                if (inside) store_row(p.d_y + at * 64, d_out[i], lane);
+            }
+            const float delta = dot(out[i], d_out[i]);
+            float *to = p.statistics + (unit_index * p.blocks + t / 64) * 128 + t % 64;
+            if (lane == 0) {
+                to[0] = inside ? -1.44269504f * p.log_sum_exp[at] : -INFINITY;
+                to[64] = inside ? delta : 0.0f;
+            }
+        }
+    }
+    if (EXCLUDE && inside) add_self_gradient(p, unit, d_u, b, t, g, lane);
+}
+
+} /* namespace attention_rows */
+
+#endif
