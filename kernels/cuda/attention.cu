@@ -29,14 +29,16 @@ static fw_status check_shapes(const char *op, const fw_flash_attention *a, fw_er
     return FW_OK;
 }
 
-/* Positions, batches and heads are 32-bit numbers in kernels, and so are blocks of a grid. */
+/* Positions, rows of a sequence and blocks of a grid are 32-bit numbers in kernels. */
 static fw_status check_sizes(const char *op, const fw_flash_attention *a, fw_error *error) {
-    const int64_t *q = a->q.shape, keys = a->k.shape[1], room = INT_MAX / 16;
-    const int64_t lanes = q[0] > room || q[2] > room ? INT64_MAX : q[0] * q[2];
-    if (keys <= room && lanes <= room && (keys / 64 + 1) * cuda_max(lanes, 1) <= room) return FW_OK;
+    const int64_t batch = a->q.shape[0], heads = a->q.shape[2], keys = a->k.shape[1];
+    const int64_t room = INT_MAX / 16;
+    if (batch <= room && heads <= room && keys <= room && keys * heads <= room &&
+        (keys / 64 + 2) * heads * batch <= room)
+        return FW_OK;
     return fw_fail(error, FW_E_UNSUPPORTED,
                    "%s: %lld sequences of %lld positions with %lld heads are too many for a launch",
-                   op, (long long)q[0], (long long)keys, (long long)q[2]);
+                   op, (long long)batch, (long long)keys, (long long)heads);
 }
 
 static fw_status check(const char *op, const fw_flash_attention *a, fw_error *error) {

@@ -50,10 +50,10 @@ struct problem {
     const int32_t *starts;         /* [B,n_starts] or NULL */
     int batch, tokens, keys, n_heads, groups, width;
     int n_starts;
-    int window; /* 0: none */
-    float scale;
-    bool aligned; /* all rows can be read and written 16 bytes at a time */
-    bool add_d_v; /* to what d_v holds */
+    int window;              /* 0: none */
+    float scale, scale_log2; /* scores in powers of e and of two */
+    bool aligned;            /* all rows can be read and written 16 bytes at a time */
+    bool add_d_v;            /* to what d_v holds */
 };
 
 static inline heads heads_of(const fw_tensor &x) {
@@ -73,7 +73,7 @@ static inline problem problem_of(const fw_flash_attention *a) {
     p.keys = static_cast<int>(a->k.shape[1]), p.n_heads = static_cast<int>(a->q.shape[2]);
     p.groups = static_cast<int>(a->k.shape[2]), p.width = static_cast<int>(a->q.shape[3]);
     p.window = a->window < p.keys ? static_cast<int>(a->window) : 0;
-    p.scale = a->scale;
+    p.scale = a->scale, p.scale_log2 = a->scale * LOG2_E;
     p.aligned =
         rows_aligned(&a->q) && rows_aligned(&a->k) && rows_aligned(&a->v) && rows_aligned(&a->out);
     return p;

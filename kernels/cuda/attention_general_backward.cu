@@ -90,22 +90,22 @@ template <int LANES> __device__ __forceinline__ direction direction_of(const flo
 }
 
 /* Exclusive self attention, one row: out = y - (y.u) u. From d_out: the gradient of y, rounded as
- * the products will see it, into d_out; y into out; what reaches v through u is added to d_v. */
+ * the products will see it, into d_out; y into out; what reaches v through u is added to d_v. Since
+ * y.u is `self`, the part of d_u along u is known without another sum. */
 template <int LANES>
 __device__ __forceinline__ void undo_self(floats8 &out, floats8 &d_out, floats8 &d_v,
                                           const direction &own, float self) {
     const float along = row_dot<LANES>(d_out, own.u);
-    floats8 d_u;
+    const float radial = own.above_floor ? -2.0f * along * self : 0.0f;
 #pragma unroll
     for (int i = 0; i < PIECE; i++) {
-        out.at[i] += self * own.u.at[i];
-        d_u.at[i] = -(self * d_out.at[i] + along * out.at[i]);
-        d_out.at[i] -= along * own.u.at[i];
+        const float u = own.u.at[i], y = out.at[i] + self * u;
+        const float d_u = -(self * d_out.at[i] + along * y);
+        d_v.at[i] += (d_u - radial * u) * own.inverse;
+        d_out.at[i] -= along * u;
+        out.at[i] = y;
     }
     d_out = unpack8(pack8(d_out));
-    const float sum = row_dot<LANES>(d_u, own.u), radial = own.above_floor ? sum : 0.0f;
-#pragma unroll
-    for (int i = 0; i < PIECE; i++) d_v.at[i] += (d_u.at[i] - radial * own.u.at[i]) * own.inverse;
 }
 
 /* Position t of all query heads of group g; `own` is the value's row. */
@@ -142,15 +142,13 @@ __device__ __forceinline__ void prepare_row(const problem &p, const backward_scr
  * a logarithm under which every weight is zero; keys before the first query have no direct part. */
 template <int WIDTH, bool EXCLUDE>
 __global__ void __launch_bounds__(THREADS)
-    attention_prepare(const problem p, const backward_scratch s) {
+    attention_prepare(const problem p, const backward_scratch s, int blocks) {
     constexpr int LANES = WIDTH / PIECE;
-    const int64_t item = static_cast<int64_t>(blockIdx.x) * (THREADS / LANES) + threadIdx.x / LANES;
-    const int shift = p.keys - p.tokens;
-    const int64_t positions = shift + s.padded;
-    if (item >= positions * p.groups * p.batch) return;
-    const int g = static_cast<int>(item % p.groups);
-    const int t = static_cast<int>(item / p.groups % positions) - shift;
-    const int b = static_cast<int>(item / p.groups / positions);
+    const int shift = p.keys - p.tokens, positions = shift + s.padded;
+    const int b = blockIdx.x / blocks;
+    const int item = blockIdx.x % blocks * (THREADS / LANES) + threadIdx.x / LANES;
+    if (item >= positions * p.groups) return;
+    const int g = item % p.groups, t = item / p.groups - shift;
     const int column = static_cast<int>(threadIdx.x) % LANES * PIECE;
     const lane_piece at = {column, p.width - column, p.aligned};
     if (t >= 0 && t < p.tokens) {
@@ -322,26 +320,20 @@ template <int WIDTH>
 constexpr int keys_bytes =
     tile_bytes<WIDTH, 2 * block_rows<WIDTH>> + 2 * query_stage<WIDTH> + 4 * block_rows<WIDTH>;
 
-/* Walks the blocks of queries that see a block of keys, head after head of its group. */
+/* The stages of queries that see a block of keys: `each` of them from query `begin`, head after
+ * head of the group. */
 struct query_walk {
-    int h, t, begin, end, last_head;
-    __device__ bool more() const { return begin < end && h <= last_head; }
-    __device__ void step() {
-        t += STREAM_ROWS;
-        if (t < end) return;
-        t = begin;
-        h++;
-    }
+    int begin, each;
+    __device__ int head(int i) const { return i / each; }
+    __device__ int query(int i) const { return begin + i % each * STREAM_ROWS; }
 };
 
-/* The queries at [k0, end) in whole stages. */
 template <int WIDTH>
-__device__ __forceinline__ query_walk walk_of(const problem &p, int b, int g, int k0) {
-    const int heads = p.n_heads / p.groups, shift = p.keys - p.tokens;
-    const int last = min(k0 + block_rows<WIDTH>, p.keys) - 1;
+__device__ __forceinline__ query_walk walk_of(const problem &p, int b, int k0) {
+    const int shift = p.keys - p.tokens, last = min(k0 + block_rows<WIDTH>, p.keys) - 1;
     const int begin = max(0, k0 - shift) / STREAM_ROWS * STREAM_ROWS;
     const int end = min(p.tokens, end_of_queries(p, b, last) - shift);
-    return {g * heads, begin, begin, end, (g + 1) * heads - 1};
+    return {begin, max(0, end - begin + STREAM_ROWS - 1) / STREAM_ROWS};
 }
 
 /* The grid holds the blocks of keys of one head side by side, the longest first. */
@@ -363,8 +355,9 @@ __global__ void __launch_bounds__(THREADS, 2)
     load_tile<WIDTH, block_rows<WIDTH>>(
         v_tile, head_of(p.v, b, g) + static_cast<int64_t>(k0) * p.v.position, p.v.position, there,
         p.width, p.aligned);
-    query_walk walk = walk_of<WIDTH>(p, b, g, k0);
-    if (walk.more()) fetch_queries<WIDTH>(stages, p, s, b, walk.h, walk.t);
+    const int heads = p.n_heads / p.groups;
+    const query_walk walk = walk_of<WIDTH>(p, b, k0);
+    if (walk.each > 0) fetch_queries<WIDTH>(stages, p, s, b, g * heads, walk.begin);
     key_rows<WIDTH> r;
     keys_begin<WIDTH>(r, p, ends + row, b, k0 + row);
     copies_commit();
@@ -373,19 +366,18 @@ __global__ void __launch_bounds__(THREADS, 2)
     left_operands<WIDTH>(r.k, k_tile, row);
     left_operands<WIDTH>(r.v, v_tile, row);
 
-    for (int buffer = 0; walk.more(); buffer ^= 1) {
-        const int query = walk.t + shift, last = query + STREAM_ROWS - 1;
+    for (int i = 0; i < walk.each * heads; i++) {
         copies_wait();
         __syncthreads(); /* this stage is full, and no warp reads the other one any more */
-        walk.step();
-        if (walk.more())
-            fetch_queries<WIDTH>(stages + (buffer ^ 1) * query_stage<WIDTH>, p, s, b, walk.h,
-                                 walk.t);
-        const char *stage = stages + buffer * query_stage<WIDTH>;
+        if (i + 1 < walk.each * heads)
+            fetch_queries<WIDTH>(stages + (i + 1) % 2 * query_stage<WIDTH>, p, s, b,
+                                 g * heads + walk.head(i + 1), walk.query(i + 1));
+        const char *stage = stages + i % 2 * query_stage<WIDTH>;
+        const int query = walk.query(i) + shift, last = query + STREAM_ROWS - 1;
         if (query >= r.first + warp_rows<WIDTH> - 1 && last < r.ends[0])
-            add_queries<WIDTH, false>(r, stage, query, p.scale * LOG2_E);
+            add_queries<WIDTH, false>(r, stage, query, p.scale_log2);
         else
-            add_queries<WIDTH, true>(r, stage, query, p.scale * LOG2_E);
+            add_queries<WIDTH, true>(r, stage, query, p.scale_log2);
     }
     keys_finish<WIDTH>(r, k_tile, v_tile, p, b, g, k0);
 }
@@ -534,9 +526,9 @@ __global__ void __launch_bounds__(THREADS, 2)
             fetch_keys<WIDTH>(stages + (buffer ^ 1) * STAGE, p, b, g, k0 + STREAM_ROWS);
         const char *stage = stages + buffer * STAGE;
         if (k0 >= r.oldest_all && k0 + STREAM_ROWS - 1 <= r.own)
-            add_keys<WIDTH, false>(r, stage, k0, p.scale * LOG2_E);
+            add_keys<WIDTH, false>(r, stage, k0, p.scale_log2);
         else
-            add_keys<WIDTH, true>(r, stage, k0, p.scale * LOG2_E);
+            add_keys<WIDTH, true>(r, stage, k0, p.scale_log2);
     }
     queries_finish<WIDTH>(r, q_tile, row, p, b, h, t0);
 }
@@ -548,13 +540,13 @@ static const char *const op = "attention_backward";
 template <int WIDTH>
 static fw_status launch_prepare(cuda_device *cuda, const problem &p, const backward_scratch &s,
                                 fw_error *error) {
-    const int64_t positions = p.keys - p.tokens + s.padded;
-    const int64_t items = positions * p.groups * p.batch, each = THREADS / (WIDTH / PIECE);
-    const unsigned grid = static_cast<unsigned>(cuda_divide_up(items, each));
+    const int64_t items = static_cast<int64_t>(p.keys - p.tokens + s.padded) * p.groups;
+    const int blocks = static_cast<int>(cuda_divide_up(items, THREADS / (WIDTH / PIECE)));
+    const unsigned grid = static_cast<unsigned>(blocks) * p.batch;
     if (p.self_dot != nullptr)
-        attention_prepare<WIDTH, true><<<grid, THREADS, 0, cuda->stream>>>(p, s);
+        attention_prepare<WIDTH, true><<<grid, THREADS, 0, cuda->stream>>>(p, s, blocks);
     else
-        attention_prepare<WIDTH, false><<<grid, THREADS, 0, cuda->stream>>>(p, s);
+        attention_prepare<WIDTH, false><<<grid, THREADS, 0, cuda->stream>>>(p, s, blocks);
     return cuda_launched(cuda, op, "attention_prepare", error);
 }
 

@@ -114,64 +114,59 @@ __device__ __forceinline__ void attend(rows<WIDTH> &r, const char *k, const char
 
 /* ---- finished rows ---- */
 
-/* What a row of one lane is written with and where. */
-struct row_place {
-    int64_t statistic; /* index into log_sum_exp and self_dot */
-    const bf16 *v;     /* the row's own value */
-};
-
-/* Takes the part along the own value out of half of a tile's rows (I = 0: rows g, 1: g + 8). */
+/* Takes the part along the own value, in row `row` of the tile, out of half of a tile's rows (I =
+ * 0: rows g, 1: rows g + 8); returns how long it was. */
 template <int WIDTH, int I>
-__device__ __forceinline__ void exclude_self(float (&y)[WIDTH / 8][4], const problem &p,
-                                             const row_place &at, bool exists) {
+__device__ __forceinline__ float exclude_self(float (&y)[WIDTH / 8][4], const char *tile, int row) {
     float2 v[WIDTH / 8];
     float squares = 0.0f, dot = 0.0f;
 #pragma unroll
     for (int n = 0; n < WIDTH / 8; n++) {
-        v[n] = pair_of(at.v, n, exists ? p.width : 0, p.aligned);
+        const char *at = tile + tile_offset<WIDTH>(row, n) + threadIdx.x % 4 * 4;
+        v[n] = __bfloat1622float2(*reinterpret_cast<const __nv_bfloat162 *>(at));
         squares += v[n].x * v[n].x + v[n].y * v[n].y;
         dot += y[n][2 * I] * v[n].x + y[n][2 * I + 1] * v[n].y;
     }
     const float inverse = 1.0f / fmaxf(sqrtf(quad_sum(squares)), 1e-12f);
     dot = quad_sum(dot) * inverse;
-    const float along = dot * inverse;
 #pragma unroll
     for (int n = 0; n < WIDTH / 8; n++) {
-        y[n][2 * I] -= along * v[n].x;
-        y[n][2 * I + 1] -= along * v[n].y;
+        y[n][2 * I] -= dot * inverse * v[n].x;
+        y[n][2 * I + 1] -= dot * inverse * v[n].y;
     }
-    if (exists && threadIdx.x % 4 == 0) p.self_dot[at.statistic] = dot;
+    return dot;
 }
 
 /* Half of a tile's rows: normalised, logarithm left for backward, own value taken out. */
 template <int WIDTH, int I>
-__device__ __forceinline__ void finish_half(rows<WIDTH> &r, int m, const problem &p, int b, int h,
-                                            float scale) {
-    const int own = r.last[m][I], position = own - (p.keys - p.tokens);
-    const bool exists = position < p.tokens;
+__device__ __forceinline__ void finish_half(rows<WIDTH> &r, int m, const char *tile, int row,
+                                            const problem &p, int64_t statistics, float scale) {
+    const int position = r.last[m][I] - (p.keys - p.tokens);
+    const bool writes = position < p.tokens && threadIdx.x % 4 == 0;
     const float total = quad_sum(r.total[m][I]), inverse = 1.0f / total;
 #pragma unroll
     for (int n = 0; n < WIDTH / 8; n++) {
         r.sums[m][n][2 * I] *= inverse;
         r.sums[m][n][2 * I + 1] *= inverse;
     }
-    const bf16 *v = head_of(p.v, b, h / (p.n_heads / p.groups));
-    const row_place at = {(static_cast<int64_t>(b) * p.n_heads + h) * p.tokens + position,
-                          exists ? v + static_cast<int64_t>(own) * p.v.position : v};
-    if (exists && threadIdx.x % 4 == 0)
-        p.log_sum_exp[at.statistic] = r.maximum[m][I] * scale + logf(total);
-    if (p.self_dot != nullptr) exclude_self<WIDTH, I>(r.sums[m], p, at, exists);
+    if (writes) p.log_sum_exp[statistics + position] = r.maximum[m][I] * scale + logf(total);
+    if (p.self_dot == nullptr) return;
+    const float dot = exclude_self<WIDTH, I>(r.sums[m], tile, row);
+    if (writes) p.self_dot[statistics + position] = dot;
 }
 
-/* A warp's rows go through its own rows of shared memory, so that they leave 16 bytes at a time. */
+/* A warp's rows leave through its own rows of shared memory, 16 bytes at a time. With exclusive
+ * self attention those hold the rows' own values; a lane writes where it alone has read. */
 template <int WIDTH>
 __device__ __forceinline__ void finish(rows<WIDTH> &r, char *tile, const problem &p, int b, int h,
                                        int t0, float scale) {
     const int row = threadIdx.x / WARP_LANES * warp_rows<WIDTH>;
+    const int low = row + static_cast<int>(threadIdx.x) % WARP_LANES / 4;
+    const int64_t statistics = (static_cast<int64_t>(b) * p.n_heads + h) * p.tokens;
 #pragma unroll
     for (int m = 0; m < r.M; m++) {
-        finish_half<WIDTH, 0>(r, m, p, b, h, scale);
-        finish_half<WIDTH, 1>(r, m, p, b, h, scale);
+        finish_half<WIDTH, 0>(r, m, tile, low + 16 * m, p, statistics, scale);
+        finish_half<WIDTH, 1>(r, m, tile, low + 16 * m + 8, p, statistics, scale);
         put_rows<WIDTH>(tile, row + 16 * m, r.sums[m], 1.0f, 1.0f);
     }
     __syncwarp();
@@ -239,11 +234,17 @@ __global__ void __launch_bounds__(THREADS, 2) attention_forward(const problem p,
     copies_wait();
     __syncthreads();
     load_queries<WIDTH>(r, queries, p.scale < 0.0f);
+    if (p.self_dot != nullptr) {
+        __syncthreads(); /* the queries are in registers, and the own values take their place */
+        load_tile<WIDTH, block_rows<WIDTH>>(queries,
+                                            v + static_cast<int64_t>(t0 + shift) * p.v.position,
+                                            p.v.position, p.tokens - t0, p.width, p.aligned);
+    }
 
     const float scale = size_of_scale(p.scale);
     int buffer = 0;
     for (int k0 = begin; k0 < end; k0 += STREAM_ROWS, buffer ^= 1) {
-        copies_wait();
+        if (k0 > begin) copies_wait();
         __syncthreads(); /* this buffer is full, and no warp reads the other one any more */
         if (k0 + STREAM_ROWS < end)
             fetch<WIDTH>(stream + (buffer ^ 1) * PAIR, p, k, v, k0 + STREAM_ROWS);
@@ -251,6 +252,9 @@ __global__ void __launch_bounds__(THREADS, 2) attention_forward(const problem p,
         if (k0 <= r.newest && k0 + STREAM_ROWS > r.oldest)
             attend<WIDTH>(r, keys, keys + PAIR / 2, k0, scale * LOG2_E);
     }
+    copies_commit();
+    copies_wait();
+    __syncthreads(); /* the own values of all rows are there */
     finish<WIDTH>(r, queries, p, b, h, t0, scale);
 }
 
