@@ -20,10 +20,6 @@
 #include <type_traits>
 
 #define ELEMENT_THREADS 256
-/* Blocks for each multiprocessor, at most: more work is a longer loop. */
-#ifndef ELEMENT_BLOCKS
-#define ELEMENT_BLOCKS 16
-#endif
 
 /* ---- WIDTH neighbours of one tensor in one access, as they lie in memory ---- */
 
@@ -86,25 +82,22 @@ __device__ __forceinline__ void store(T *to, const floats<WIDTH> &from) {
 template <int WIDTH, class Op>
 __global__ void __launch_bounds__(ELEMENT_THREADS) over_elements(Op op, int64_t n) {
     if (!op.begin()) return;
-    constexpr int64_t tile = ELEMENT_THREADS * Op::ROUNDS;
     const int64_t accesses = n / WIDTH;
-    for (int64_t base = blockIdx.x * tile; base < accesses; base += gridDim.x * tile) {
-        typename Op::template held<WIDTH> held[Op::ROUNDS];
-        const int64_t first = base + threadIdx.x;
+    const int64_t first = blockIdx.x * int64_t(ELEMENT_THREADS * Op::ROUNDS) + threadIdx.x;
+    typename Op::template held<WIDTH> held[Op::ROUNDS];
 #pragma unroll
-        for (int i = 0; i < Op::ROUNDS; i++)
-            if (first + i * ELEMENT_THREADS < accesses)
-                op.template read<WIDTH>((first + i * ELEMENT_THREADS) * WIDTH, &held[i]);
+    for (int i = 0; i < Op::ROUNDS; i++)
+        if (first + i * ELEMENT_THREADS < accesses)
+            op.template read<WIDTH>((first + i * ELEMENT_THREADS) * WIDTH, &held[i]);
 #pragma unroll
-        for (int i = 0; i < Op::ROUNDS; i++)
-            if (first + i * ELEMENT_THREADS < accesses)
-                op.template write<WIDTH>((first + i * ELEMENT_THREADS) * WIDTH, held[i]);
-    }
+    for (int i = 0; i < Op::ROUNDS; i++)
+        if (first + i * ELEMENT_THREADS < accesses)
+            op.template write<WIDTH>((first + i * ELEMENT_THREADS) * WIDTH, held[i]);
     const int64_t rest = accesses * WIDTH + threadIdx.x;
     if (blockIdx.x > 0 || rest >= n) return;
-    typename Op::template held<1> held;
-    op.template read<1>(rest, &held);
-    op.template write<1>(rest, held);
+    typename Op::template held<1> last;
+    op.template read<1>(rest, &last);
+    op.template write<1>(rest, last);
 }
 
 /* Whether accesses of `width` elements of this tensor are aligned; what is absent is. */
@@ -116,8 +109,7 @@ static inline bool elements_aligned(const fw_tensor *tensor, int width) {
 template <class Op>
 static void launch_elements(const cuda_device *cuda, const Op &op, int64_t n, bool aligned) {
     const int64_t tile = ELEMENT_THREADS * Op::ROUNDS * (aligned ? Op::WIDTH : 1);
-    const int64_t most = static_cast<int64_t>(cuda->multiprocessors) * ELEMENT_BLOCKS;
-    const unsigned blocks = cuda_max(1, cuda_min(cuda_divide_up(n, tile), most));
+    const unsigned blocks = static_cast<unsigned>(cuda_divide_up(n, tile));
     if (aligned)
         over_elements<Op::WIDTH><<<blocks, ELEMENT_THREADS, 0, cuda->stream>>>(op, n);
     else

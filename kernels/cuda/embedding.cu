@@ -7,19 +7,15 @@
  *
  * A token outside of the table reads as NaN, and its gradient is dropped: the host, which could
  * refuse it, does not see tokens. */
-#include "cuda_device.h"
+#include "row_sort.h"
 #include "vector.cuh"
-
-#include <cub/device/device_radix_sort.cuh>
 
 namespace {
 
 #define BLOCK_THREADS 256
-#define GATHER_ROWS 4        /* of a thread, in flight */
-#define CHUNK_ROWS 64        /* unless the parts would not fit the workspace */
-#define LOOKAHEAD 8          /* rows of a chunk in flight in each thread */
-#define RUN_LOADS 8          /* parts in flight in each thread */
-#define SLICE_ROWS (1 << 20) /* sorted at a time */
+#define GATHER_ROWS 4 /* of a thread, in flight */
+#define CHUNK_ROWS 64 /* unless the parts would not fit the workspace */
+#define LOOKAHEAD 8   /* rows of a chunk in flight in each thread */
 
 /* Blocks of x threads over the pieces of a row and y rows or chunks. */
 dim3 block_of(int64_t pieces) {
@@ -73,14 +69,6 @@ struct scatter {
     float *parts; /* [chunks, padded]: what continues the chunk before, by chunk */
     int64_t padded;
 };
-
-__global__ void make_keys(const int32_t *tokens, int64_t n, uint32_t vocabulary, uint32_t *keys,
-                          uint32_t *rows) {
-    const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-    if (i >= n) return;
-    keys[i] = min(static_cast<uint32_t>(tokens[i]), vocabulary);
-    rows[i] = static_cast<uint32_t>(i);
-}
 
 /* The sum of one token's rows in one chunk, as far as it has got. */
 struct segment {
@@ -141,91 +129,49 @@ template <bool ALIGNED> __global__ void __launch_bounds__(BLOCK_THREADS) add_chu
         add_chunk<ALIGNED>(s, chunk, at);
 }
 
-/* The parts of one token, which begin at chunk blockIdx.x + 1 if any do there. */
+/* How many chunks from row `begin` on begin with `key`; all threads of the block call. Keys are
+ * sorted, so those that do come first. */
+__device__ __forceinline__ int64_t count_parts(const scatter &s, int64_t begin, uint32_t key) {
+    for (int64_t count = 0;; count += BLOCK_THREADS) {
+        const int64_t row = begin + (count + threadIdx.x) * s.chunk_rows;
+        const int found = __syncthreads_count(row < s.n && s.keys[row] == key);
+        if (found < BLOCK_THREADS) return count + found;
+    }
+}
+
+/* The parts of one token, if their first is that of chunk blockIdx.x + 1. */
 __global__ void __launch_bounds__(BLOCK_THREADS) add_parts(scatter s) {
     const int64_t step = s.chunk_rows, begin = (blockIdx.x + 1) * step;
-    const int64_t column = static_cast<int64_t>(blockIdx.y) * BLOCK_THREADS + threadIdx.x;
     const uint32_t key = s.keys[begin];
-    if (key >= s.vocabulary || column >= s.width || s.keys[begin - 1] != key) return;
-    if (begin > step && s.keys[begin - step - 1] == key) return; /* they begin earlier */
-    float *to = s.d_table + key * s.d_table_stride + column, total = *to;
+    if (key >= s.vocabulary || s.keys[begin - 1] != key) return;
+    if (begin > step && s.keys[begin - step - 1] == key) return; /* an earlier chunk's is */
+    const int64_t count = count_parts(s, begin, key);
+    const int64_t column = static_cast<int64_t>(blockIdx.y) * BLOCK_THREADS + threadIdx.x;
+    if (column >= s.width) return;
     const float *part = s.parts + (blockIdx.x + 1) * s.padded + column;
-    for (int64_t at = begin; at < s.n; at += RUN_LOADS * step, part += RUN_LOADS * s.padded) {
-        float values[RUN_LOADS];
-#pragma unroll
-        for (int i = 0; i < RUN_LOADS; i++) {
-            const int64_t row = at + i * step;
-            values[i] = row < s.n && s.keys[row] == key ? part[i * s.padded] : 0.0f;
-        }
-#pragma unroll
-        for (int i = 0; i < RUN_LOADS; i++) total += values[i];
-        if (s.keys[min(at + (RUN_LOADS - 1) * step, s.n - 1)] != key) break;
-    }
+    float *to = s.d_table + key * s.d_table_stride + column, total = *to;
+#pragma unroll 16
+    for (int64_t i = 0; i < count; i++) total += part[i * s.padded];
     *to = total;
-}
-
-/* ---- the workspace of one slice ---- */
-
-struct carving {
-    uint32_t *keys[2], *rows[2];
-    void *sort;
-    size_t sort_bytes;
-    float *parts;
-    size_t parts_bytes;
-};
-
-int bits_of(int64_t largest) {
-    int bits = 1;
-    while (largest >> bits > 0) bits++;
-    return bits;
-}
-
-/* Sorts keys and rows, or with sort == NULL says how much room that takes. */
-cudaError_t sort_slice(carving *c, int64_t n, int64_t vocabulary, cudaStream_t stream) {
-    cub::DoubleBuffer<uint32_t> keys(c->keys[0], c->keys[1]), rows(c->rows[0], c->rows[1]);
-    const cudaError_t code = cub::DeviceRadixSort::SortPairs(
-        c->sort, c->sort_bytes, keys, rows, static_cast<int>(n), 0, bits_of(vocabulary), stream);
-    c->keys[0] = keys.Current(), c->rows[0] = rows.Current();
-    return code;
-}
-
-char *take(char **from, size_t bytes) {
-    char *here = *from;
-    *from += (bytes + 255) / 256 * 256;
-    return here;
-}
-
-cudaError_t carve(const cuda_device *cuda, int64_t n, int64_t vocabulary, carving *c) {
-    char *at = cuda->workspace;
-    for (int i = 0; i < 2; i++) {
-        c->keys[i] = reinterpret_cast<uint32_t *>(take(&at, n * sizeof(uint32_t)));
-        c->rows[i] = reinterpret_cast<uint32_t *>(take(&at, n * sizeof(uint32_t)));
-    }
-    c->sort = nullptr;
-    const cudaError_t code = sort_slice(c, n, vocabulary, cuda->stream);
-    c->sort = take(&at, c->sort_bytes);
-    c->parts = reinterpret_cast<float *>(at);
-    c->parts_bytes = CUDA_WORKSPACE_BYTES - static_cast<size_t>(at - cuda->workspace);
-    return code;
 }
 
 /* ---- one slice: rows first .. first + n - 1 of e ---- */
 
-scatter make_scatter(const fw_embedding *e, const carving *c, int64_t first, int64_t n) {
-    scatter s = {.keys = c->keys[0],
-                 .rows = c->rows[0],
-                 .n = n,
+scatter make_scatter(const fw_embedding *e, const row_sort *sort, int64_t first, float *parts,
+                     int64_t room) {
+    scatter s = {.keys = sort->keys[0],
+                 .rows = sort->rows[0],
+                 .n = sort->n,
                  .chunk_rows = CHUNK_ROWS,
                  .width = e->d_out.shape[1],
                  .vocabulary = e->d_table.shape[0],
                  .d_out_stride = e->d_out.stride[0],
                  .d_table = static_cast<float *>(e->d_table.data),
                  .d_table_stride = e->d_table.stride[0],
-                 .parts = c->parts};
+                 .parts = parts};
     s.d_out = static_cast<const __nv_bfloat16 *>(e->d_out.data) + first * s.d_out_stride;
     s.padded = cuda_divide_up(s.width, PIECE) * PIECE;
-    const int64_t room = static_cast<int64_t>(c->parts_bytes / sizeof(float));
-    while (cuda_divide_up(n, s.chunk_rows) * s.padded > room) s.chunk_rows *= 2;
+    while (cuda_divide_up(s.n, s.chunk_rows) * s.padded > room) s.chunk_rows *= 2;
     return s;
 }
 
@@ -246,23 +192,19 @@ fw_status add_slice(cuda_device *cuda, const fw_embedding *e, const scatter &s, 
 
 fw_status backward_slice(cuda_device *cuda, const fw_embedding *e, int64_t first, int64_t n,
                          fw_error *error) {
-    const char *op = "embedding_backward";
-    const int64_t vocabulary = e->d_table.shape[0];
+    row_sort sort;
+    char *rest = row_sort_carve(cuda->workspace, n, e->d_table.shape[0], &sort);
+    const size_t room = CUDA_WORKSPACE_BYTES - static_cast<size_t>(rest - cuda->workspace);
     const int32_t *tokens = static_cast<const int32_t *>(e->tokens.data) + first;
-    carving c = {};
-    CUDA_TRY(cuda, carve(cuda, n, vocabulary, &c), op, error);
-    const unsigned blocks = static_cast<unsigned>(cuda_divide_up(n, BLOCK_THREADS));
-    make_keys<<<blocks, BLOCK_THREADS, 0, cuda->stream>>>(
-        tokens, n, static_cast<uint32_t>(vocabulary), c.keys[0], c.rows[0]);
-    FW_TRY(cuda_launched(cuda, op, "make_keys", error));
-    CUDA_TRY(cuda, sort_slice(&c, n, vocabulary, cuda->stream), op, error);
-    FW_TRY(cuda_launched(cuda, op, "radix sort", error));
-    return add_slice(cuda, e, make_scatter(e, &c, first, n), error);
+    FW_TRY(row_sort_run(cuda, "embedding_backward", tokens, &sort, error));
+    const scatter s = make_scatter(e, &sort, first, reinterpret_cast<float *>(rest),
+                                   static_cast<int64_t>(room / sizeof(float)));
+    return add_slice(cuda, e, s, error);
 }
 
 /* ---- checks ---- */
 
-/* Rows are numbers of 32 bits, and a row's parts must fit the workspace. */
+/* Tokens are numbers of 32 bits, and the parts of a chunk must fit the workspace. */
 #define MAX_COLUMNS 65536
 
 fw_status check(const char *op, const fw_embedding *e, const fw_tensor *rows,
@@ -317,7 +259,7 @@ fw_status cuda_embedding_backward(fw_device *device, const fw_embedding *e, fw_e
     cuda_device *cuda = cuda_self(device);
     if (fw_tensor_count(&e->d_table) == 0) return FW_OK;
     if (!e->accumulate) CUDA_TRY(cuda, zero_rows(cuda, &e->d_table), op, error);
-    for (int64_t first = 0; first < n; first += SLICE_ROWS)
-        FW_TRY(backward_slice(cuda, e, first, cuda_min(SLICE_ROWS, n - first), error));
+    for (int64_t first = 0; first < n; first += ROW_SORT_MOST)
+        FW_TRY(backward_slice(cuda, e, first, cuda_min(ROW_SORT_MOST, n - first), error));
     return FW_OK;
 }
