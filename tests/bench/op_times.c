@@ -13,6 +13,14 @@ static double attention_backward_flops(const fw_flash_attention *attention) {
     return 2.5 * attention_flops(attention);
 }
 
+static double linear_forward_flops(const fw_linear_activation *layer) {
+    return 2.0 * (double)fw_tensor_count(&layer->out) * (double)layer->x.shape[1];
+}
+
+static double linear_backward_flops(const fw_linear_activation *layer) {
+    return 2.0 * (double)fw_tensor_count(&layer->d_hidden) * (double)layer->d_y.shape[1];
+}
+
 /* Op, its arguments, its floating-point operations. */
 #define OP_MAP(X)                                                                                  \
     X(gemm, fw_gemm, gemm_flops)                                                                   \
@@ -42,7 +50,11 @@ static double attention_backward_flops(const fw_flash_attention *attention) {
     X(newton_schulz, fw_newton_schulz, newton_schulz_flops)                                        \
     X(apply_update, fw_apply_update, not_counted)                                                  \
     X(row_absmax, fw_row_absmax, not_counted)                                                      \
-    X(fake_quantize, fw_fake_quantize, not_counted)
+    X(fake_quantize, fw_fake_quantize, not_counted)                                                \
+    X(smear_forward, fw_smear, not_counted)                                                        \
+    X(smear_backward, fw_smear, not_counted)                                                       \
+    X(linear_activation_forward, fw_linear_activation, linear_forward_flops)                       \
+    X(linear_activation_backward, fw_linear_activation, linear_backward_flops)
 
 #define OP_INDEX(op, arguments, flops) OP_##op,
 enum { OP_MAP(OP_INDEX) N_OPS };
