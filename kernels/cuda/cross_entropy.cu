@@ -1,7 +1,6 @@
 /* Softcapped cross entropy forward and backward, and log-softmax rows with their entropy for
- * scoring: one warp a row, or one block where rows are long.
- Logits are bfloat16 in
- * memory, also in place of their gradient, and float32 in registers only. */
+ * scoring: one warp a row, or one block where rows are long. Logits are bfloat16 in memory and
+ * float32 in registers only. */
 #include "cuda_device.h"
 #include "softcap.cuh"
 
