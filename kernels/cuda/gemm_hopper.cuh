@@ -70,14 +70,16 @@ __device__ __forceinline__ void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release;\nbarrier.cluster.wait.acquire;" ::: "memory");
 }
 
-/* Arrive at the same barrier of block `rank` of the cluster. */
+/* Arrive at the same barrier of block `rank` of the cluster. Not `.release.cluster`: what precedes
+ * it here are reads by wgmma, which have ended, and that would wait for all stores to memory as
+ * well. */
 __device__ __forceinline__ void barrier_arrive_at(uint64_t *barrier, uint32_t rank) {
-    asm volatile("{\n.reg .b32 there;\n"
-                 "mapa.shared::cluster.u32 there, %0, %1;\n"
-                 "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n}" ::"r"(
-                     shared_address(barrier)),
-                 "r"(rank)
-                 : "memory");
+    asm volatile(
+        "{\n.reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n}" ::"r"(shared_address(barrier)),
+        "r"(rank)
+        : "memory");
 }
 
 /* To the same place in each block of `mask`, announced at each one's barrier. */
@@ -160,7 +162,8 @@ template <int COLUMNS, int STAGES, class EPILOGUE>
 __device__ __forceinline__ void gemm_multiply(gemm_memory<COLUMNS, STAGES> *memory,
                                               const gemm_sizes &sizes, uint32_t rank, int lead,
                                               const typename EPILOGUE::arguments &arguments) {
-    const int group = threadIdx.x / 128 - 1, thread = threadIdx.x % 128, lane = thread % 32;
+    const int group = __shfl_sync(~0u, threadIdx.x / 128 - 1, 0); /* uniform, for the compiler */
+    const int thread = threadIdx.x % 128, lane = thread % 32;
     const int steps = (sizes.depth + GEMM_DEPTH - 1) / GEMM_DEPTH;
     float c[COLUMNS / 2] = {};
     gemm_ring<STAGES> ring;
