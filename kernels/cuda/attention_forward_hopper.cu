@@ -25,16 +25,17 @@ constexpr int MAX_PACK = 8;
 
 /* What a kernel is built for. KEYS: of a block; STAGES of keys and values in shared memory; BUFFERS
  * of query tiles; TURNS: warpgroups issue their products one after the other. */
-template <int WIDTH_, int WARPGROUPS_, int KEYS_, int STAGES_, int BUFFERS_, bool TURNS_,
-          bool QREG_ = false, bool TRIM_ = false>
+template <int WIDTH_, int WARPGROUPS_, int KEYS_, int STAGES_, int BUFFERS_, int PASS_,
+          bool QREG_ = false, bool TRIM_ = false, bool DYNAMIC_ = true>
 struct configuration {
     static constexpr int WIDTH = WIDTH_, WARPGROUPS = WARPGROUPS_, KEYS = KEYS_, STAGES = STAGES_;
     static constexpr int BUFFERS = BUFFERS_;
-    static constexpr bool TURNS = TURNS_, QREG = QREG_, TRIM = TRIM_;
+    static constexpr bool TURNS = PASS_ > 0, QREG = QREG_, TRIM = TRIM_, DYNAMIC = DYNAMIC_;
+    static constexpr int PASS = PASS_;
     static constexpr int THREADS = (WARPGROUPS + 1) * WARPGROUP;
     static constexpr int CHUNKS = WIDTH / 64; /* tiles of 128-byte rows side by side */
     static constexpr int PRODUCER_REGISTERS = WARPGROUPS == 3 ? 32 : 24;
-    static constexpr int CONSUMER_REGISTERS = WARPGROUPS == 2 ? 240 : WARPGROUPS == 3 ? 160 : 120;
+    static constexpr int CONSUMER_REGISTERS = WARPGROUPS == 2 ? 240 : WARPGROUPS == 3 ? 160 : 112;
 };
 
 /* The problem as the kernel sees it; every count is in range of an int. */
@@ -47,6 +48,7 @@ struct problem {
     bool exclude_self;
     float scale;
     float *log_sum_exp, *self_dot;
+    int *taken; /* of the work beyond the first round */
 };
 
 struct maps {
@@ -64,6 +66,7 @@ template <class C> struct shared_memory {
     alignas(1024) __nv_bfloat16 k[C::STAGES][C::CHUNKS][C::KEYS * 64];
     alignas(1024) __nv_bfloat16 v[C::STAGES][C::CHUNKS][C::KEYS * 64];
     uint64_t q_full[C::BUFFERS], q_empty[C::BUFFERS];
+    int work[C::BUFFERS]; /* its place in the order of time */
     uint64_t k_full[C::STAGES], k_empty[C::STAGES];
     uint64_t v_full[C::STAGES], v_empty[C::STAGES];
 };
@@ -97,20 +100,17 @@ struct work {
     int batch, head, group, position;
 };
 
-/* Work in the order of time: chunk by chunk of items, in each the tiles with most keys first. Every
- * other round of the grid runs backwards, so that each block gets as much as the others. */
-__device__ __forceinline__ bool find_work(const problem &p, int round, work *w) {
-    const int grid = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
-    const int n = round * grid + (round % 2 == 0 ? block : grid - 1 - block);
-    if (n >= p.total) return false;
+/* Work in the order of time: chunk by chunk of items, in each the tiles with most keys first. */
+__device__ __forceinline__ work find_work(const problem &p, int n) {
+    work w;
     const int chunk = n / (p.chunk * p.tiles), within = n - chunk * p.chunk * p.tiles;
     const int length = min(p.chunk, p.items - chunk * p.chunk);
     const int item = chunk * p.chunk + within % length;
-    w->batch = item / p.item_heads;
-    w->head = (item % p.item_heads) << p.pack_bits;
-    w->group = w->head / p.heads_per_group;
-    w->position = (p.tiles - 1 - within / length) * p.positions;
-    return true;
+    w.batch = item / p.item_heads;
+    w.head = (item % p.item_heads) << p.pack_bits;
+    w.group = w.head / p.heads_per_group;
+    w.position = (p.tiles - 1 - within / length) * p.positions;
+    return w;
 }
 
 /* ---- the producer: one thread ---- */
@@ -122,11 +122,12 @@ template <class C> struct producer {
     ring<C::STAGES> stage;
     ring<C::BUFFERS> buffer;
 
-    __device__ __forceinline__ void queries(const work &w) {
+    __device__ __forceinline__ void queries(const work &w, int n) {
         const int positions = ROWS >> p.pack_bits;
         const uint32_t rows = ROWS + (p.exclude_self ? positions : 0);
         uint64_t *full = &shared.q_full[buffer.index];
         barrier_wait(&shared.q_empty[buffer.index], buffer.parity ^ 1);
+        shared.work[buffer.index] = n;
         barrier_expect(full, rows * C::WARPGROUPS * C::WIDTH * 2);
         for (int i = 0; i < C::WARPGROUPS; i++) {
             const int position = w.position + i * positions;
@@ -155,13 +156,26 @@ template <class C> struct producer {
         stage.advance();
     }
 
+    __device__ __forceinline__ int next(int n) {
+        if (C::DYNAMIC) return static_cast<int>(gridDim.x) + atomicAdd(p.taken, 1);
+        const int grid = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
+        const int round = n / grid + 1;
+        return round * grid + (round % 2 == 0 ? block : grid - 1 - block);
+    }
+
     __device__ __forceinline__ void run() {
-        work w;
-        for (int round = 0; find_work(p, round, &w); round++) {
-            queries(w);
+        int n = static_cast<int>(blockIdx.x);
+        while (n < p.total) {
+            const int following = next(n); /* early, for it takes a while */
+            const work w = find_work(p, n);
+            queries(w, n);
             const block_range blocks = blocks_of<C>(p, w.position, p.positions);
-            for (int n = blocks.last; n >= blocks.first; n--) block(w, n);
+            for (int i = blocks.last; i >= blocks.first; i--) block(w, i);
+            n = following;
         }
+        barrier_wait(&shared.q_empty[buffer.index], buffer.parity ^ 1);
+        shared.work[buffer.index] = n;
+        barrier_arrive(&shared.q_full[buffer.index]);
     }
 };
 
@@ -278,12 +292,14 @@ template <class C> struct consumer {
         wgmma_commit();
     }
 
-    __device__ __forceinline__ void issue_out(bool add) {
+    __device__ __forceinline__ void issue_out(bool add, bool pass = false) {
         const uint64_t b = descriptor(shared.v[value_stage.index], C::KEYS * 128);
         wgmma_fence();
 #pragma unroll
-        for (int i = 0; i < STEPS; i++)
+        for (int i = 0; i < STEPS; i++) {
+            if (C::PASS == 3 && pass && i == STEPS / 2) pass_turn();
             product<C::WIDTH, 0, 1>::rs(out, weights[i], b + i * 128, i > 0 || add);
+        }
         wgmma_commit();
     }
 
@@ -433,9 +449,10 @@ template <class C> struct consumer {
         barrier_wait(&shared.k_full[stage.index], stage.parity);
         take_turn();
         issue_scores();
+        if (C::PASS == 2) pass_turn();
         barrier_wait(&shared.v_full[value_stage.index], value_stage.parity);
-        issue_out(add);
-        pass_turn();
+        issue_out(add, true);
+        if (C::PASS == 1) pass_turn();
         wgmma_wait<1>();
         wgmma_hold(scores);
         if (MASKED) {
@@ -587,7 +604,6 @@ template <class C> struct consumer {
         const bool any = position < p.tokens;
         const block_range mine = any ? blocks_of<C>(p, position, positions)
                                      : block_range{every.first, every.first - 1};
-        barrier_wait(&shared.q_full[buffer.index], buffer.parity);
 #pragma unroll 1
         for (int n = every.last; n > mine.last; n--) skip_block();
         if (any)
@@ -605,8 +621,12 @@ template <class C> struct consumer {
 
     __device__ __forceinline__ void run() {
         if (C::TURNS && warpgroup == C::WARPGROUPS - 1) named_arrive(1, 2 * WARPGROUP);
-        work w;
-        for (int round = 0; find_work(p, round, &w); round++) tile(w);
+        for (;;) {
+            barrier_wait(&shared.q_full[buffer.index], buffer.parity);
+            const int n = shared.work[buffer.index];
+            if (n >= p.total) break;
+            tile(find_work(p, n));
+        }
         finish_store();
         if (C::TURNS && warpgroup == 0) named_sync(1, 2 * WARPGROUP);
     }
@@ -655,7 +675,7 @@ __global__ void __launch_bounds__(C::THREADS, 1)
 /* Bytes of shared_memory<C>, which only device code declares, and room to align it. */
 template <class C> constexpr int shared_bytes() {
     return 2 * C::WIDTH * (2 * C::BUFFERS * C::WARPGROUPS * ROWS + 2 * C::STAGES * C::KEYS) +
-           16 * (C::BUFFERS + 2 * C::STAGES) + 1024 + 1024;
+           24 * C::BUFFERS + 32 * C::STAGES + 1024 + 1024;
 }
 
 /* ---- the host's side ---- */
@@ -690,8 +710,13 @@ int pack_bits_of(int64_t heads_per_group) {
 
 /* Items whose keys and values stay in the second-level cache together. */
 int64_t chunk_of(const fw_flash_attention *a, int64_t items_per_group, int64_t items) {
+#ifdef ATTENTION_FORWARD_HARNESS
+    const int64_t CH = chunk_megabytes;
+#else
+    const int64_t CH = 24;
+#endif
     const int64_t bytes = 4 * a->k.shape[1] * a->k.shape[3];
-    return cuda_min(items, cuda_max(1, ((int64_t)24 << 20) / bytes) * items_per_group);
+    return cuda_min(items, cuda_max(1, (CH << 20) / bytes) * items_per_group);
 }
 
 template <class C> problem describe(const fw_flash_attention *a) {
@@ -719,7 +744,8 @@ template <class C> problem describe(const fw_flash_attention *a) {
 
 template <class C>
 fw_status launch(cuda_device *cuda, const fw_flash_attention *a, fw_error *error) {
-    const problem p = describe<C>(a);
+    problem p = describe<C>(a);
+    p.taken = reinterpret_cast<int *>(cuda->workspace);
     const int pack = 1 << p.pack_bits, positions = ROWS >> p.pack_bits;
     maps m;
     FW_TRY(map_heads(cuda, &m.q, &a->q, pack, positions, error));
@@ -731,6 +757,9 @@ fw_status launch(cuda_device *cuda, const fw_flash_attention *a, fw_error *error
              cudaFuncSetAttribute(attention_forward<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   shared_bytes<C>()),
              "attention_forward: shared memory", error);
+    if (C::DYNAMIC)
+        CUDA_TRY(cuda, cudaMemsetAsync(p.taken, 0, sizeof *p.taken, cuda->stream),
+                 "attention_forward: the counter of work", error);
     const unsigned grid = (unsigned)cuda_min(p.total, cuda->multiprocessors);
     attention_forward<C><<<grid, C::THREADS, shared_bytes<C>(), cuda->stream>>>(p, m);
     return cuda_launched(cuda, "attention_forward", "attention_forward", error);
@@ -740,8 +769,8 @@ fw_status launch(cuda_device *cuda, const fw_flash_attention *a, fw_error *error
 
 #ifndef ATTENTION_FORWARD_HARNESS
 
-using narrow = configuration<64, 3, 96, 5, 2, true>;
-using wide = configuration<128, 2, 128, 2, 1, true>;
+using narrow = configuration<64, 3, 96, 5, 2, 1>;
+using wide = configuration<128, 2, 128, 2, 1, 1>;
 
 bool cuda_attention_forward_hopper_takes(const cuda_device *cuda, const fw_flash_attention *a) {
     const int64_t width = a->q.shape[3];
