@@ -63,9 +63,9 @@ struct lane_piece {
     bool aligned;
 };
 
-__device__ __forceinline__ floats8 get(const bf16 *row, const lane_piece &at) {
-    if (at.aligned) return load_piece<true>(row + at.column, at.count);
-    return load_piece<false>(row + at.column, at.count);
+__device__ __forceinline__ uint4 get(const bf16 *row, const lane_piece &at) {
+    if (at.aligned) return load_packed_piece<true>(row + at.column, at.count);
+    return load_packed_piece<false>(row + at.column, at.count);
 }
 __device__ __forceinline__ void put(bf16 *row, const floats8 &x, const lane_piece &at) {
     if (at.aligned)
@@ -108,24 +108,37 @@ __device__ __forceinline__ void undo_self(floats8 &out, floats8 &d_out, floats8 
     d_out = unpack8(pack8(d_out));
 }
 
-/* Position t of all query heads of group g; `own` is the value's row. */
+/* A lane's part of one query's output and of its gradient. */
+struct output_pieces {
+    uint4 out, d_out;
+};
+
+__device__ __forceinline__ output_pieces output_of(const problem &p, int b, int t, int h,
+                                                   const lane_piece &at) {
+    return {get(head_of(p.out, b, h) + static_cast<int64_t>(t) * p.out.position, at),
+            get(head_of(p.d_out, b, h) + static_cast<int64_t>(t) * p.d_out.position, at)};
+}
+
+/* Position t of all query heads of group g. What the next head needs is asked for before this one
+ * is worked on, and stored: a pass over memory lives from what is under way. */
 template <int LANES, bool EXCLUDE>
 __device__ __forceinline__ void prepare_row(const problem &p, const backward_scratch &s, int b,
                                             int t, int g, const lane_piece &at) {
-    const int heads = p.n_heads / p.groups, own = t + p.keys - p.tokens;
+    const int heads = p.n_heads / p.groups, end = (g + 1) * heads;
+    const int64_t own = t + p.keys - p.tokens;
+    bf16 *d_v_row = head_of(p.d_v, b, g) + own * p.d_v.position;
+    output_pieces next = output_of(p, b, t, g * heads, at);
     direction self = {};
     floats8 d_v = zeros8();
-    bf16 *d_v_row = head_of(p.d_v, b, g) + static_cast<int64_t>(own) * p.d_v.position;
     if (EXCLUDE) {
-        self = direction_of<LANES>(
-            get(head_of(p.v, b, g) + static_cast<int64_t>(own) * p.v.position, at));
-        if (p.add_d_v) d_v = get(d_v_row, at);
+        const uint4 v = get(head_of(p.v, b, g) + own * p.v.position, at);
+        if (p.add_d_v) d_v = unpack8(get(d_v_row, at));
+        self = direction_of<LANES>(unpack8(v));
     }
-    for (int h = g * heads; h < (g + 1) * heads; h++) {
+    for (int h = g * heads; h < end; h++) {
         const int64_t row = static_cast<int64_t>(b) * p.n_heads + h, statistic = row * p.tokens + t;
-        floats8 out = get(head_of(p.out, b, h) + static_cast<int64_t>(t) * p.out.position, at);
-        floats8 d_out =
-            get(head_of(p.d_out, b, h) + static_cast<int64_t>(t) * p.d_out.position, at);
+        floats8 out = unpack8(next.out), d_out = unpack8(next.d_out);
+        if (h + 1 < end) next = output_of(p, b, t, h + 1, at);
         if (EXCLUDE) {
             undo_self<LANES>(out, d_out, d_v, self, p.self_dot[statistic]);
             put(s.d_plain + statistic * p.width, d_out, at);
