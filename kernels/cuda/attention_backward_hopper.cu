@@ -25,9 +25,7 @@ namespace {
 constexpr int WIDTH = 64, QUERIES = 64, KEYS = 128;
 constexpr int STAGES = 4, SLOPE_STAGES = 2;
 constexpr int TILE = 64 * WIDTH; /* elements: 64 rows of 128 bytes */
-constexpr int HELD_STEPS = 6;    /* of 8 steps of 16 keys, as left operand of dQ in registers */
 constexpr int SCORE_WARPS = 8, THREADS = 3 * 128;
-constexpr int SCORE_REGISTERS = 208, QUERY_REGISTERS = 88; /* 2 x 208 + 88 = 3 x 168 */
 
 struct parameters {
     CUtensorMap q, k, v, d_y, d_q; /* boxes of 64 positions of one head */
@@ -96,11 +94,14 @@ struct memory {
     uint64_t slopes_full[SLOPE_STAGES], slopes_empty[SLOPE_STAGES];
     uint64_t exchange_full[SCORE_WARPS], exchange_empty[SCORE_WARPS], d_v_loaded[SCORE_WARPS];
 };
-constexpr int MEMORY_BYTES = (int)sizeof(memory) + 1024;
+constexpr int MEMORY_BYTES = (int)sizeof(memory);
 
 #ifdef FAIRWAY_HOPPER_CODE
 
 using namespace hopper;
+
+constexpr int HELD_STEPS = 6; /* of 8 steps of 16 keys, as left operand of dQ in registers */
+constexpr int SCORE_REGISTERS = 208, QUERY_REGISTERS = 88; /* 2 x 208 + 88 = 3 x 168 */
 
 template <int CLUSTER> __device__ __forceinline__ place find_place(const parameters &p) {
     const int shared = blockIdx.x / CLUSTER, rank = blockIdx.x % CLUSTER;
@@ -303,7 +304,7 @@ struct score_state {
 
 __device__ __forceinline__ float power_of_two(float x) {
     float y;
-    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    asm volatile("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 }
 
@@ -389,9 +390,10 @@ __device__ __forceinline__ void score_turn(score_state &s, memory &m, const para
     const int slot = turn % STAGES, query0 = query_block * QUERIES;
     if (query0 < s.key0 + 63 || query0 + 63 - s.key0 >= p.window) mask(s, query0, p.window);
     form_weights(s, m.statistics[slot][0], p.scale * 1.44269504f);
+    /* A branch, which keeps the compiler from moving the exponentials behind the next wait. */
+    if (MORE) barrier_wait(&m.loaded[(turn + 1) % STAGES], (turn + 1) / STAGES & 1);
     wgmma_wait<0>();
     wgmma_hold(s.slopes);
-    if (MORE) barrier_wait(&m.loaded[(turn + 1) % STAGES], (turn + 1) / STAGES & 1);
     wgmma_fence();
     multiply_weights(s, descriptor(m.d_y[slot]));
     if (MORE) start_scores(s, descriptor(m.q[(turn + 1) % STAGES]));
@@ -596,9 +598,8 @@ template <int CLUSTER, bool ADD_IN_REGISTERS>
 __global__ void __launch_bounds__(THREADS, 1)
     attention_backward_tiles(const __grid_constant__ parameters p) {
 #ifdef FAIRWAY_HOPPER_CODE
-    extern __shared__ char raw[];
-    memory &m = *reinterpret_cast<memory *>((reinterpret_cast<uintptr_t>(raw) + 1023) &
-                                            ~static_cast<uintptr_t>(1023));
+    extern __shared__ __align__(1024) char raw[];
+    memory &m = *reinterpret_cast<memory *>(raw);
     const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
     if (threadIdx.x == 0) {
         m.at = find_place<CLUSTER>(p);

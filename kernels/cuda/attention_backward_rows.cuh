@@ -80,7 +80,12 @@ static __device__ __forceinline__ unit_row unit_of(const row8 &v) {
     return r;
 }
 
-/* Rows of `out` and d_out: y and d_y in their place; d_u grows. */
+static __device__ __forceinline__ float rounded(float x) {
+    return __bfloat162float(__float2bfloat16_rn(x));
+}
+
+/* Rows of `out` and d_out: y and d_y in their place; d_u grows. d_y is what the tiles will read, so
+ * that delta is the mean of the very slopes it is taken from. */
 static __device__ __forceinline__ void without_self(const row8 &u, float self, row8 &out,
                                                     row8 &d_out, row8 &d_u) {
     const float along = dot(d_out, u);
@@ -88,7 +93,7 @@ static __device__ __forceinline__ void without_self(const row8 &u, float self, r
     for (int i = 0; i < 8; i++) {
         const float y = out.x[i] + self * u.x[i];
         d_u.x[i] -= self * d_out.x[i] + along * y;
-        d_out.x[i] -= along * u.x[i];
+        d_out.x[i] = rounded(d_out.x[i] - along * u.x[i]);
         out.x[i] = y;
     }
 }
