@@ -7,6 +7,7 @@
 #include "cache_stream.h"
 #include "clock.h"
 #include "ledger.h"
+#include "reading.h"
 #include "rows.h"
 #include "windows.h"
 
@@ -26,8 +27,6 @@ struct evaluation {
     struct windows windows;
     int64_t batch; /* windows of one forward pass */
     uint16_t *tokens;
-    int32_t *inputs;
-    float *log_probabilities;
     struct rows rows;
     struct ledger *ledger;
     struct ledger *fair_ledger; /* of the model when `ledger` counts targets several times */
@@ -101,33 +100,6 @@ static fw_status score_rows(struct evaluation *e, uint64_t first_position, int64
     return FW_OK;
 }
 
-/* Score the window that stands at `slot` of the batch just inferred. */
-static fw_status score_window(struct evaluation *e, const struct window *window, int64_t slot,
-                              fw_error *error) {
-    const int64_t n = (int64_t)(window->n - window->first);
-    const int64_t row = slot * (int64_t)e->windows.length + (int64_t)window->first;
-    const struct language_model *model = &e->options->model;
-    FW_TRY(model->log_probabilities(model->self, row, n, e->log_probabilities, error));
-    for (int64_t i = 0; i < n; i += ROWS_AT_ONCE)
-        FW_TRY(score_rows(e, window->start + window->first + (uint64_t)i,
-                          n - i < ROWS_AT_ONCE ? n - i : ROWS_AT_ONCE,
-                          e->log_probabilities + i * (int64_t)e->options->table->vocabulary,
-                          error));
-    return FW_OK;
-}
-
-/* Inputs of windows [first, first + batch), padded with token 0 to full windows and a full batch,
- * so that every pass has the same shape and a score never depends on where a batch ends. */
-static void gather_inputs(struct evaluation *e, uint64_t first, uint64_t count) {
-    const uint64_t length = e->windows.length;
-    for (uint64_t slot = 0; slot < (uint64_t)e->batch; slot++) {
-        struct window window = {0};
-        if (first + slot < count) window = windows_get(&e->windows, first + slot);
-        for (uint64_t i = 0; i < length; i++)
-            e->inputs[slot * length + i] = i < window.n ? e->tokens[window.start + i] : 0;
-    }
-}
-
 /* Scored caches begin cold with each part, and learn of a window's end. */
 static fw_status each_cache(struct evaluation *e,
                             fw_status (*act)(struct cache_stream *stream, fw_error *error),
@@ -136,31 +108,50 @@ static fw_status each_cache(struct evaluation *e,
     return e->counterpart.stream != NULL ? act(e->counterpart.stream, error) : FW_OK;
 }
 
-static fw_status score_batch(struct evaluation *e, uint64_t begin, uint64_t end, fw_error *error) {
+/* A window ends when its last position was scored. */
+static fw_status score_piece(struct evaluation *e, const struct piece *piece, fw_error *error) {
     const uint64_t ranks = (uint64_t)e->options->experiment->eval.ranks;
-    for (uint64_t i = begin; i < end; i++) {
-        const struct window window = windows_get(&e->windows, i);
-        if (i > 0 && windows_begin_part(&e->windows, ranks, i))
-            FW_TRY(each_cache(e, cache_stream_begin, error));
-        FW_TRY(score_window(e, &window, (int64_t)(i - begin), error));
-        FW_TRY(each_cache(e, cache_stream_end_window, error));
+    const struct window *window = &piece->window;
+    if (piece->first == window->first && piece->index > 0 &&
+        windows_begin_part(&e->windows, ranks, piece->index))
+        FW_TRY(each_cache(e, cache_stream_begin, error));
+    FW_TRY(score_rows(e, window->start + piece->first, piece->n, piece->log_probabilities, error));
+    if (piece->first + (uint64_t)piece->n < window->n) return FW_OK;
+    return each_cache(e, cache_stream_end_window, error);
+}
+
+static void show_progress(const struct evaluation *e, const struct piece *piece) {
+    const uint64_t done = piece->index + 1, batch = (uint64_t)e->batch;
+    if (piece->first + (uint64_t)piece->n < piece->window.n) return;
+    if (done % batch != 0 && done < windows_count(&e->windows)) return;
+    progress_work(e->options->progress, e->options->label,
+                  (double)(piece->window.start + piece->window.n), (double)e->windows.targets,
+                  "tokens", e->begin);
+}
+
+static fw_status score_pieces(struct evaluation *e, struct reading *reading, fw_error *error) {
+    struct piece piece;
+    for (;;) {
+        FW_TRY(reading_next(reading, &piece, error));
+        if (piece.n == 0) return FW_OK;
+        FW_TRY(score_piece(e, &piece, error));
+        show_progress(e, &piece);
     }
-    return FW_OK;
 }
 
 static fw_status score_stream(struct evaluation *e, fw_error *error) {
-    const uint64_t count = windows_count(&e->windows), batch = (uint64_t)e->batch;
-    const struct language_model *model = &e->options->model;
-    for (uint64_t first = 0; first < count; first += batch) {
-        const uint64_t end = count - first < batch ? count : first + batch;
-        gather_inputs(e, first, count);
-        FW_TRY(model->infer(model->self, e->inputs, e->batch, (int64_t)e->windows.length, error));
-        FW_TRY(score_batch(e, first, end, error));
-        const struct window last = windows_get(&e->windows, end - 1);
-        progress_work(e->options->progress, e->options->label, (double)(last.start + last.n),
-                      (double)e->windows.targets, "tokens", e->begin);
-    }
-    return FW_OK;
+    const struct reading_options options = {.host = e->options->host,
+                                            .model = &e->options->model,
+                                            .windows = &e->windows,
+                                            .tokens = e->tokens,
+                                            .batch = e->batch,
+                                            .vocabulary = e->options->table->vocabulary,
+                                            .most = ROWS_AT_ONCE};
+    struct reading *reading = NULL;
+    FW_TRY(reading_create(&options, &reading, error));
+    const fw_status status = score_pieces(e, reading, error);
+    reading_destroy(reading);
+    return status;
 }
 
 /* ---- the whole ---- */
@@ -248,15 +239,6 @@ static void leave(struct scored_cache *cache) {
 
 /* ---- opening and closing ---- */
 
-static fw_status allocate(struct evaluation *e, uint64_t n, fw_error *error) {
-    const uint64_t length = e->windows.length, vocabulary = e->options->table->vocabulary;
-    e->tokens = malloc(n * sizeof *e->tokens);
-    e->inputs = malloc((size_t)e->batch * length * sizeof *e->inputs);
-    e->log_probabilities = malloc(length * vocabulary * sizeof *e->log_probabilities);
-    if (e->tokens != NULL && e->inputs != NULL && e->log_probabilities != NULL) return FW_OK;
-    return fw_fail(error, FW_E_MEMORY, "no memory to score %" PRIu64 " tokens", n);
-}
-
 static fw_status evaluation_open(struct evaluation *e, fw_error *error) {
     const struct evaluate_options *options = e->options;
     const struct eval_keys *keys = &options->experiment->eval;
@@ -270,7 +252,9 @@ static fw_status evaluation_open(struct evaluation *e, fw_error *error) {
     e->windows =
         (struct windows){n - 1, length, sliding ? (uint64_t)keys->stride : length, faithful};
     e->batch = keys->batch;
-    FW_TRY(allocate(e, n, error));
+    e->tokens = malloc(n * sizeof *e->tokens);
+    if (e->tokens == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory to score %" PRIu64 " tokens", n);
     corpus_read(options->corpus, 0, n, e->tokens);
     FW_TRY(check_tokens(e, error));
     FW_TRY(rows_create(ROWS_AT_ONCE, options->table->vocabulary, &e->rows, error));
@@ -285,8 +269,6 @@ static void evaluation_close(struct evaluation *e) {
     ledger_destroy(e->ledger);
     ledger_destroy(e->fair_ledger);
     rows_free(&e->rows);
-    free(e->log_probabilities);
-    free(e->inputs);
     free(e->tokens);
 }
 

@@ -12,6 +12,21 @@ static fw_status log_probabilities(void *self, int64_t first, int64_t n, float *
     return model_log_probabilities(self, first, n, host, error);
 }
 
+static fw_status infer_some(void *self, const int32_t *inputs, int64_t batch, int64_t tokens,
+                            int64_t first, int64_t n, fw_error *error) {
+    return model_infer_some(self, inputs, batch, tokens, first, n, error);
+}
+
+static fw_status send(void *self, int64_t first, int64_t n, float *pinned, fw_error *error) {
+    return model_send_log_probabilities(self, first, n, pinned, error);
+}
+
 struct language_model language_model_of(struct model *model) {
-    return (struct language_model){model, infer, log_probabilities};
+    struct language_model made = {
+        .self = model, .infer = infer, .log_probabilities = log_probabilities};
+    if (!model_works_ahead(model)) return made;
+    made.infer_some = infer_some;
+    made.send = send;
+    made.most_rows = model_most_rows(model);
+    return made;
 }

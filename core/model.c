@@ -85,10 +85,6 @@ static fw_status arrange_tables(struct model *model, fw_error *error) {
     if (keys->bigram_slots > 0) {
         model->bigram.width = keys->bigram_width;
         model->bigram.columns = model->width;
-        model->host_pairs = malloc((size_t)model->max_rows * sizeof *model->host_pairs);
-        if (model->host_pairs == NULL)
-            return fw_fail(error, FW_E_MEMORY, "no memory for %lld token pairs",
-                           (long long)model->max_rows);
     }
     return arrange_values(model, error);
 }
@@ -166,13 +162,13 @@ fw_status model_create(const struct model_options *options, struct model **model
 
 void model_destroy(struct model *model) {
     if (model == NULL) return;
+    staging_destroy(model->staging);
     for (int64_t i = 0; model->layer != NULL && i < model->layers; i++)
         if (model->layer[i].self != NULL) model->layer[i].attention->destroy(model->layer[i].self);
     void *const owned[] = {model->masters, model->gradients, model->compute_arena,
                            model->activations};
     for (size_t i = 0; i < sizeof owned / sizeof owned[0]; i++)
         if (owned[i] != NULL) model->device->release(model->device, owned[i]);
-    free(model->host_pairs);
     free(model->layer);
     free(model->weights);
     free(model->offsets);

@@ -90,11 +90,24 @@ bool model_has_pairs(const struct model *model);
 void model_pair_slots(const struct model *model, const int32_t *inputs, int64_t n, int32_t *pairs);
 
 /* Forward only: hidden states of B x T tokens; then log-probabilities of n rows of them, at most
- * model_options.tokens, to a host array [n, V] of float32 (normalised in float32 only). */
+ * model_most_rows, to a host array [n, V] of float32 (normalised in float32 only). */
 fw_status model_infer(struct model *model, const int32_t *inputs, int64_t batch, int64_t tokens,
                       fw_error *error);
 fw_status model_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
                                   float *host, fw_error *error);
+int64_t model_most_rows(const struct model *model);
+
+/* Whether the model's device takes work and gives results without waiting. */
+bool model_works_ahead(const struct model *model);
+
+/* As model_infer, but no more than positions [first, first + n) of each sequence will be asked for,
+ * and rows count these alone: what comes after the last attention is computed for them only. */
+fw_status model_infer_some(struct model *model, const int32_t *inputs, int64_t batch,
+                           int64_t tokens, int64_t first, int64_t n, fw_error *error);
+
+/* As model_log_probabilities, to memory of the device's allocate_host, without waiting. */
+fw_status model_send_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
+                                       float *pinned, fw_error *error);
 
 /* Device memory of a pass's buffers, beside weights, gradients and what optimizers keep. */
 size_t model_activation_bytes(const struct model *model);

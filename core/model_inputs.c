@@ -1,5 +1,7 @@
 /* From tokens to the residual stream's beginning: embedding, bigram table, norm, smear; and the
  * value embedding that attention layers add to their values. */
+#include <string.h>
+
 #include "model_pass.h"
 
 /* ---- tables: a narrow embedding, projected ---- */
@@ -56,16 +58,31 @@ void model_pair_slots(const struct model *model, const int32_t *inputs, int64_t 
     for (int64_t i = 1; i < n; i++) pairs[i] = pair_slot(inputs[i - 1], inputs[i], last);
 }
 
-fw_status inputs_upload(const struct pass *pass, const int32_t *tokens) {
-    struct model *model = pass->model;
-    fw_device *device = model->device;
-    const size_t bytes = (size_t)pass->rows * sizeof(int32_t);
-    FW_TRY(device->copy_from_host(device, pass->at.inputs, tokens, bytes, pass->error));
+static fw_status upload_pairs(const struct pass *pass, const int32_t *tokens, int32_t *staged) {
+    const struct model *model = pass->model;
     if (!model_has_pairs(model)) return FW_OK;
     for (int64_t b = 0; b < pass->batch; b++)
-        model_pair_slots(model, tokens + b * pass->tokens, pass->tokens,
-                         model->host_pairs + b * pass->tokens);
-    return device->copy_from_host(device, pass->at.pairs, model->host_pairs, bytes, pass->error);
+        model_pair_slots(model, tokens + b * pass->tokens, pass->tokens, staged + b * pass->tokens);
+    return model->device->copy_from_host(model->device, pass->at.pairs, staged,
+                                         (size_t)pass->rows * sizeof *staged, pass->error);
+}
+
+fw_status inputs_upload(const struct pass *pass, const int32_t *tokens, const int32_t *targets) {
+    struct model *model = pass->model;
+    fw_device *device = model->device;
+    const uint32_t slot = model->uploads++ % staging_slots(model->staging);
+    int32_t *staged = staging_memory(model->staging, slot);
+    const size_t bytes = (size_t)pass->rows * sizeof *staged;
+    FW_TRY(staging_wait(model->staging, slot, pass->error));
+    memcpy(staged, tokens, bytes);
+    FW_TRY(device->copy_from_host(device, pass->at.inputs, staged, bytes, pass->error));
+    FW_TRY(upload_pairs(pass, tokens, staged + model->max_rows));
+    if (targets != NULL) {
+        memcpy(staged + 2 * model->max_rows, targets, bytes);
+        FW_TRY(device->copy_from_host(device, pass->at.targets, staged + 2 * model->max_rows, bytes,
+                                      pass->error));
+    }
+    return staging_mark(model->staging, slot, pass->error);
 }
 
 /* ---- the stream's beginning ---- */

@@ -3,6 +3,7 @@
 #define FAIRWAY_MODEL_INTERNAL_H
 
 #include "model.h"
+#include "staging.h"
 
 #define MODEL_EPSILON 1.1920929e-7f /* float32's machine epsilon, as in the reference record */
 #define MODEL_LEAKY_SLOPE 0.5f
@@ -87,12 +88,14 @@ struct model {
     /* One piece of memory, as no two of them are needed at a time: attention's scratch, */
     void *scratch;
     void *d_hidden;                    /* [N,M] */
-    void *logits;                      /* [N,V] in training, [T,V] otherwise */
-    float *log_probabilities;          /* [T,V] outside training */
+    void *logits;                      /* [N,V] in training, [most_rows,V] otherwise */
+    int64_t most_rows;                 /* of one call for log-probabilities */
+    float *log_probabilities;          /* [most_rows,V] outside training */
     float *losses, *log_sum_exp;       /* [N] */
     float *loss_sum;                   /* scalar */
     int32_t *inputs, *targets, *pairs; /* [N]; pairs: slots of the bigram table */
-    int32_t *host_pairs;               /* [N] on the host */
+    struct staging *staging;           /* a pass's inputs, pairs and targets, [N] each */
+    uint32_t uploads;                  /* so far */
 };
 
 /* model_weights.c: declare all weights, in a stable order; allocate masters, gradients, copies. */

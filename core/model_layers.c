@@ -211,16 +211,50 @@ static fw_status begin_layer(const struct pass *pass, const struct layer *layer)
     return residual_forward(pass, &sum);
 }
 
+static fw_status mlp_sublayer(const struct pass *pass, const struct layer *layer,
+                              const struct residual *end) {
+    const struct residual middle = attention_sum(pass->model, layer);
+    FW_TRY(residual_forward(pass, &middle));
+    FW_TRY(mlp_forward(pass, layer));
+    return residual_forward(pass, end);
+}
+
+/* The positions of each sequence that matter, one sequence behind the other. */
+static fw_status gather(const struct pass *pass, const void *from, void *to) {
+    fw_device *device = pass->model->device;
+    const size_t row = (size_t)pass->model->width * fw_dtype_size(pass->model->dtype);
+    const size_t bytes = (size_t)pass->n * row;
+    for (int64_t b = 0; b < pass->batch; b++) {
+        const char *begin = (const char *)from + (size_t)(b * pass->tokens + pass->first) * row;
+        FW_TRY(device->copy(device, (char *)to + (size_t)b * bytes, begin, bytes, pass->error));
+    }
+    return FW_OK;
+}
+
+/* The last MLP for these positions alone, in buffers that are free by then: the sum after attention
+ * is formed in place. */
+static fw_status last_mlp_sublayer(const struct pass *pass, const struct layer *layer,
+                                   const struct residual *end) {
+    struct pass some = *pass;
+    struct layer gathered = *layer;
+    some.tokens = pass->n;
+    some.rows = pass->batch * pass->n;
+    gathered.stream = layer->middle;
+    gathered.attention_out = layer->attention_in;
+    FW_TRY(gather(pass, layer->stream, gathered.stream));
+    FW_TRY(gather(pass, layer->attention_out, gathered.attention_out));
+    return mlp_sublayer(&some, &gathered, end);
+}
+
 static fw_status layer_forward(const struct pass *pass, const struct layer *layer) {
     FW_TRY(begin_layer(pass, layer));
     if (layer->value_scale != NO_WEIGHT) FW_TRY(value_forward(pass, layer));
     const fw_attention_call call = attention_call(pass, layer);
     FW_TRY(layer->attention->forward(layer->self, &call, pass->error));
-    const struct residual middle = attention_sum(pass->model, layer);
-    FW_TRY(residual_forward(pass, &middle));
-    FW_TRY(mlp_forward(pass, layer));
     const struct residual end = mlp_sum(pass->model, layer);
-    return residual_forward(pass, &end);
+    if (is_last(pass->model, layer) && pass->n < pass->tokens)
+        return last_mlp_sublayer(pass, layer, &end);
+    return mlp_sublayer(pass, layer, &end);
 }
 
 fw_status layers_forward(const struct pass *pass) {

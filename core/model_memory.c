@@ -29,7 +29,7 @@ struct sizes {
 
 static struct sizes sizes_of(const struct model *model) {
     const size_t rows = (size_t)model->max_rows, element = fw_dtype_size(model->dtype);
-    const size_t logit_rows = model->options.training ? rows : (size_t)model->options.tokens;
+    const size_t logit_rows = model->options.training ? rows : (size_t)model->most_rows;
     return (struct sizes){.stream = times(rows, (size_t)model->width * element),
                           .hidden = times(rows, (size_t)model->mlp_width * element),
                           .scalars = times(rows, sizeof(float)),
@@ -185,7 +185,7 @@ static void carve_activations(struct model *model, struct carver *carver) {
     model->final_rms = carve(carver, sizes.scalars);
     if (!training) {
         const size_t row = (size_t)model->vocabulary * sizeof(float);
-        model->log_probabilities = carve(carver, times((size_t)model->options.tokens, row));
+        model->log_probabilities = carve(carver, times((size_t)model->most_rows, row));
         return;
     }
     model->targets = carve(carver, times(rows, sizeof(int32_t)));
@@ -212,11 +212,21 @@ static size_t mlp_saved_bytes(const struct model *model) {
     return model->ops->linear_activation_saved(model->device, &shapes);
 }
 
+/* Rows of log-probabilities that are worth one call: a window's, or more on a device that computes
+ * them while the host scores those before. */
+static int64_t most_rows(const struct model *model) {
+    enum { ROWS = 8192 };
+    const int64_t tokens = model->options.tokens;
+    if (!staging_is_possible(model->device) || tokens >= ROWS) return tokens;
+    return model->max_rows < ROWS ? model->max_rows : ROWS;
+}
+
 fw_status model_allocate_activations(struct model *model, fw_error *error) {
     struct carver carver = {NULL, 0};
     model->linear_activation = FW_HAS(model->ops, linear_activation_saved) &&
                                FW_HAS(model->ops, linear_activation_forward) &&
                                FW_HAS(model->ops, linear_activation_backward);
+    model->most_rows = most_rows(model);
     if (model->linear_activation) model->mlp_saved_bytes = mlp_saved_bytes(model);
     carve_activations(model, &carver);
     if (carver.used >= max_bytes)
@@ -230,5 +240,6 @@ fw_status model_allocate_activations(struct model *model, fw_error *error) {
     FW_TRY(model->device->allocate(model->device, carver.used, &model->activations, error));
     carver = (struct carver){model->activations, 0};
     carve_activations(model, &carver);
-    return FW_OK;
+    return staging_create(model->device, 2, 3 * (size_t)model->max_rows * sizeof(int32_t),
+                          &model->staging, error);
 }

@@ -77,6 +77,7 @@ fw_status model_train_pass_at(struct model *model, const struct model_tokens *at
         .batch = batch,
         .tokens = tokens,
         .rows = batch * tokens,
+        .n = tokens,
         .at = *at,
         .phase = FW_TRAIN,
         .accumulate = accumulate,
@@ -96,10 +97,7 @@ fw_status model_train_pass(struct model *model, const struct model_batch *batch,
                               .rows = batch->batch * batch->tokens,
                               .at = own_tokens(model),
                               .error = error};
-    const size_t bytes = (size_t)pass.rows * sizeof(int32_t);
-    FW_TRY(inputs_upload(&pass, batch->inputs));
-    FW_TRY(model->device->copy_from_host(model->device, pass.at.targets, batch->targets, bytes,
-                                         error));
+    FW_TRY(inputs_upload(&pass, batch->inputs, batch->targets));
     return model_train_pass_at(model, &pass.at, batch->batch, batch->tokens, scale, accumulate,
                                error);
 }
@@ -115,22 +113,41 @@ fw_status model_read_loss(struct model *model, double *nats, fw_error *error) {
 
 fw_status model_infer(struct model *model, const int32_t *inputs, int64_t batch, int64_t tokens,
                       fw_error *error) {
+    return model_infer_some(model, inputs, batch, tokens, 0, tokens, error);
+}
+
+fw_status model_infer_some(struct model *model, const int32_t *inputs, int64_t batch,
+                           int64_t tokens, int64_t first, int64_t n, fw_error *error) {
     FW_TRY(check_rows(model, batch, tokens, error));
+    if (first < 0 || n < 1 || first + n > tokens)
+        return fw_fail(error, FW_E_RANGE, "positions %lld .. %lld are not within 0 .. %lld",
+                       (long long)first, (long long)(first + n - 1), (long long)tokens - 1);
     const struct pass pass = {.model = model,
                               .batch = batch,
                               .tokens = tokens,
                               .rows = batch * tokens,
+                              .first = first,
+                              .n = n,
                               .at = own_tokens(model),
                               .phase = FW_INFER,
                               .error = error};
-    FW_TRY(inputs_upload(&pass, inputs));
+    FW_TRY(inputs_upload(&pass, inputs, NULL));
     return forward(&pass);
 }
 
-fw_status model_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
-                                  float *host, fw_error *error) {
+int64_t model_most_rows(const struct model *model) { return model->most_rows; }
+
+bool model_works_ahead(const struct model *model) { return staging_is_possible(model->device); }
+
+static fw_status compute_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
+                                           fw_error *error) {
     const struct pass pass = {.model = model, .rows = n_rows, .error = error};
     const size_t width_bytes = (size_t)model->width * fw_dtype_size(model->dtype);
+    if (n_rows < 1 || n_rows > model->most_rows || first_row < 0 ||
+        first_row + n_rows > model->max_rows)
+        return fw_fail(error, FW_E_RANGE, "%lld rows from %lld on, of %lld; at most %lld at a time",
+                       (long long)n_rows, (long long)first_row, (long long)model->max_rows,
+                       (long long)model->most_rows);
     char *rows = (char *)model->final_in + (size_t)first_row * width_bytes;
     const fw_tensor logits = fw_matrix(model->logits, model->dtype, n_rows, model->vocabulary);
     FW_TRY(linear(&pass, pass_stream(&pass, rows), 0, logits));
@@ -140,7 +157,23 @@ fw_status model_log_probabilities(struct model *model, int64_t first_row, int64_
         .logits = logits,
         .log_probabilities = fw_matrix(model->log_probabilities, FW_F32, n_rows, model->vocabulary),
         .entropy = fw_absent()};
-    FW_TRY(model->ops->log_softmax(model->device, &softmax, error));
-    const size_t bytes = (size_t)n_rows * (size_t)model->vocabulary * sizeof(float);
-    return model->device->copy_to_host(model->device, host, model->log_probabilities, bytes, error);
+    return model->ops->log_softmax(model->device, &softmax, error);
+}
+
+static size_t row_bytes(const struct model *model) {
+    return (size_t)model->vocabulary * sizeof(float);
+}
+
+fw_status model_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
+                                  float *host, fw_error *error) {
+    FW_TRY(compute_log_probabilities(model, first_row, n_rows, error));
+    return model->device->copy_to_host(model->device, host, model->log_probabilities,
+                                       (size_t)n_rows * row_bytes(model), error);
+}
+
+fw_status model_send_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
+                                       float *pinned, fw_error *error) {
+    FW_TRY(compute_log_probabilities(model, first_row, n_rows, error));
+    return model->device->copy_to_host_async(model->device, pinned, model->log_probabilities,
+                                             (size_t)n_rows * row_bytes(model), error);
 }

@@ -9,6 +9,7 @@
 struct pass {
     struct model *model;
     int64_t batch, tokens, rows;
+    int64_t first, n; /* positions of each sequence that matter after the last attention */
     struct model_tokens at;
     uint32_t phase;
     bool accumulate; /* gradients of weights add to those that are there */
@@ -59,9 +60,9 @@ fw_status residual_backward(const struct pass *pass, const struct residual *resi
 fw_status add_stream(const struct pass *pass, void *from, void *to);
 
 /* model_inputs.c: from tokens to x0 and the values' base; and from d_stream, the gradient of x0, to
- * the tables. inputs_upload copies the host's tokens, and the pairs' slots, to where the pass has
- * them. */
-fw_status inputs_upload(const struct pass *pass, const int32_t *tokens);
+ * the tables. inputs_upload copies the host's tokens (targets NULL: there are none) and the pairs'
+ * slots to where the pass has them. */
+fw_status inputs_upload(const struct pass *pass, const int32_t *tokens, const int32_t *targets);
 fw_status inputs_forward(const struct pass *pass);
 fw_status inputs_backward(const struct pass *pass);
 

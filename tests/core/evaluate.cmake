@@ -3,5 +3,5 @@ fairway_add_test(cache_stream SOURCES test_cache_stream.c script_cache.c workspa
   LIBRARIES fairway_core)
 foreach(part evaluate evaluate_void)
   fairway_add_test(${part} SOURCES test_${part}.c evaluate_fixture.c script_cache.c tiny_model.c
-    workspace.c LIBRARIES fairway_core DEPENDS device-cpu attention-gqa)
+    wrapped_device.c workspace.c LIBRARIES fairway_core DEPENDS device-cpu attention-gqa)
 endforeach()

@@ -9,6 +9,8 @@ static const char ini[] = "[model]\nlayers = 2\nwidth = 32\nmlp_width = 48\n"
                           "[attention]\nplugin = gqa\nheads = 4\nkv_heads = 2\nrope_dims = 4\n";
 
 struct session session;
+struct wrapped_device device;
+static int64_t rows_at_once; /* 0: as many as the model says */
 struct experiment experiment;
 static fw_token_info tokens[V];
 const struct token_table table = {.vocabulary = V, .begin_token = 0, .tokens = tokens};
@@ -19,8 +21,7 @@ static fw_error error = {.struct_size = sizeof error};
 
 /* ---- a model, a corpus ---- */
 
-int evaluate_open_session(void **state) {
-    (void)state;
+static void open_session(unsigned features) {
     const struct arguments arguments = {0};
     const uint32_t kinds = CONFIG_BIND(FW_DEVICE) | CONFIG_BIND(FW_ATTENTION);
     assert_ok(session_open(&arguments, "evaluate test", ini, kinds, &session, &error), &error);
@@ -30,11 +31,31 @@ int evaluate_open_session(void **state) {
         tokens[v].leading_space = v != 0 && v % 2 == 0;
         tokens[v].boundary = v == 0;
     }
+    wrapped_device_open(&device, session.services, features);
+    rows_at_once = 0;
+}
+
+int evaluate_open_session(void **state) {
+    (void)state;
+    open_session(0);
+    return 0;
+}
+
+int evaluate_open_ahead(void **state) {
+    (void)state;
+    open_session(WRAP_PINNED);
+    return 0;
+}
+
+int evaluate_open_ahead_by_five(void **state) {
+    (void)evaluate_open_ahead(state);
+    rows_at_once = 5;
     return 0;
 }
 
 int evaluate_close_session(void **state) {
     (void)state;
+    wrapped_device_close(&device);
     session_close(&session);
     return 0;
 }
@@ -68,7 +89,7 @@ int evaluate_teardown(void **state) {
 
 struct model *open_model(int64_t batch, int64_t window) {
     const struct model_options options = {.experiment = &experiment,
-                                          .host = session.services,
+                                          .host = &device.services,
                                           .vocabulary = V,
                                           .batch = batch,
                                           .tokens = window};
@@ -76,9 +97,11 @@ struct model *open_model(int64_t batch, int64_t window) {
 }
 
 struct evaluate_options options_for(struct model *model, int64_t mode, bool with_cache) {
+    struct language_model language = language_model_of(model);
+    if (rows_at_once > 0) language.most_rows = rows_at_once;
     return (struct evaluate_options){.experiment = &experiment,
-                                     .host = session.services,
-                                     .model = language_model_of(model),
+                                     .host = &device.services,
+                                     .model = language,
                                      .corpus = corpus,
                                      .table = &table,
                                      .mode = mode,

@@ -8,6 +8,7 @@
 #include "script_cache.h"
 #include "session.h"
 #include "workspace.h"
+#include "wrapped_device.h"
 
 enum { V = 37, WINDOW = 8, N = 61, MOST_BATCH = 3 };
 
@@ -17,13 +18,17 @@ enum { V = 37, WINDOW = 8, N = 61, MOST_BATCH = 3 };
 #define ROUNDING 2e-7
 
 extern struct session session;
+extern struct wrapped_device device; /* the session's, or that with more members */
 extern struct experiment experiment; /* the session's, with the script as cache; free to change */
 extern const struct token_table table;
 extern uint16_t stream[N];
 extern struct corpus *corpus; /* of the stream */
 
-/* cmocka fixtures of the group and of each test. */
+/* cmocka fixtures of the group and of each test. Ahead: on a device that works by itself, whose
+ * rows come by as many as fit a pass; or by five, so that windows and passes are torn apart. */
 int evaluate_open_session(void **state);
+int evaluate_open_ahead(void **state);
+int evaluate_open_ahead_by_five(void **state);
 int evaluate_close_session(void **state);
 int evaluate_setup(void **state);
 int evaluate_teardown(void **state);

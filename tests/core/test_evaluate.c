@@ -249,5 +249,10 @@ int main(void) {
         CHECKED(test_rewritten_rows_gain_nothing),
         CHECKED(test_refusals),
     };
-    return cmocka_run_group_tests(tests, evaluate_open_session, evaluate_close_session);
+    return cmocka_run_group_tests_name("in step", tests, evaluate_open_session,
+                                       evaluate_close_session) +
+           cmocka_run_group_tests_name("ahead", tests, evaluate_open_ahead,
+                                       evaluate_close_session) +
+           cmocka_run_group_tests_name("ahead by five", tests, evaluate_open_ahead_by_five,
+                                       evaluate_close_session);
 }

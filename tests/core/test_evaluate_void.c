@@ -224,7 +224,7 @@ static void test_counterpart(void **state) {
 
 static void test_checked_before_any_work(void **state) {
     (void)state;
-    const fw_host *host = session.services;
+    const fw_host *host = &device.services;
     script.vtable.unverified = 1;
     assert_fails(evaluate_check(&experiment, host, &table, &error), FW_E_PROTOCOL, &error,
                  "[cache] plugin script", "on_violation = report");
@@ -252,5 +252,10 @@ int main(void) {
         CHECKED(test_windows_told),   CHECKED(test_ranks_begin_cold),
         CHECKED(test_counterpart),    CHECKED(test_checked_before_any_work),
     };
-    return cmocka_run_group_tests(tests, evaluate_open_session, evaluate_close_session);
+    return cmocka_run_group_tests_name("in step", tests, evaluate_open_session,
+                                       evaluate_close_session) +
+           cmocka_run_group_tests_name("ahead", tests, evaluate_open_ahead,
+                                       evaluate_close_session) +
+           cmocka_run_group_tests_name("ahead by five", tests, evaluate_open_ahead_by_five,
+                                       evaluate_close_session);
 }

@@ -279,6 +279,31 @@ static void test_joined_op_changes_nothing(void **state) {
     close_fixture(&f);
 }
 
+/* Positions 5 .. 7 of each sequence alone: those of the whole but for the rounding of products of
+ * another shape. */
+static void test_some_positions(void **state) {
+    enum { FIRST = 5, N = 3 };
+    struct fixture f;
+    open_wrapped(&f, *state, false, WRAP_PINNED);
+    float *weights = random_weights(f.model);
+    fw_error error = {.struct_size = sizeof error};
+    check(model_set_weights(f.model, weights, &error), &error);
+    float *whole = infer(&f, f.inputs), some[BATCH * N * VOCABULARY];
+    check(model_infer_some(f.model, f.inputs, BATCH, TOKENS, FIRST, N, &error), &error);
+    check(model_log_probabilities(f.model, 0, BATCH * N, some, &error), &error);
+    for (int b = 0; b < BATCH; b++)
+        for (int i = 0; i < N * VOCABULARY; i++) {
+            const double expected = (double)whole[(b * TOKENS + FIRST) * VOCABULARY + i];
+            assert_true(fabs((double)some[b * N * VOCABULARY + i] - expected) < 2e-5);
+        }
+    assert_int_equal(model_infer_some(f.model, f.inputs, BATCH, TOKENS, TOKENS - 1, 2, &error),
+                     FW_E_RANGE);
+    assert_int_equal(model_log_probabilities(f.model, ROWS - 1, 2, some, &error), FW_E_RANGE);
+    free(whole);
+    free(weights);
+    close_fixture(&f);
+}
+
 static void test_rows_are_log_probabilities(void **state) {
     struct fixture f;
     open_fixture(&f, *state, false);
@@ -339,6 +364,7 @@ int main(void) {
         TEST(test_inference_equals_training),
         TEST(test_joined_op_changes_nothing),
         TEST(test_rows_are_log_probabilities),
+        TEST(test_some_positions),
         TEST(test_initial_values),
     };
     enum {

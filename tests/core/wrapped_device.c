@@ -51,7 +51,7 @@ struct transfer {
     void *data;       /* what was copied */
     size_t bytes;
     uint64_t position;
-    struct transfer *next; /* issued before it */
+    struct transfer *next; /* issued after it */
 };
 
 struct pinned {
@@ -188,12 +188,14 @@ static void retire(struct wrapped_device *w, uint64_t position) {
     }
 }
 
+/* Behind those before it: memory that was sent for twice has what was sent last. */
 static void add_transfer(struct wrapped_device *w, void *to, const void *from, const void *data,
                          size_t bytes) {
-    struct transfer *t = calloc(1, sizeof *t);
+    struct transfer *t = calloc(1, sizeof *t), **at = &w->transfers;
     assert_non_null(t);
-    *t = (struct transfer){to, from, copy_of(data, bytes), bytes, ++w->position, w->transfers};
-    w->transfers = t;
+    *t = (struct transfer){to, from, copy_of(data, bytes), bytes, ++w->position, NULL};
+    while (*at != NULL) at = &(*at)->next;
+    *at = t;
 }
 
 static bool is_pinned(const struct wrapped_device *w, const void *memory, size_t bytes) {

@@ -1,0 +1,188 @@
+#include "reading.h"
+
+#include <stdlib.h>
+
+#include "staging.h"
+
+/* Rows of one pass that are under way: the pass's rows [begin, begin + n), which count positions
+ * [first, first + per_window) of each of its windows. */
+struct rows_sent {
+    uint64_t window; /* the pass's first */
+    uint64_t first, per_window;
+    int64_t begin, n;
+};
+
+struct reading {
+    struct reading_options options;
+    uint64_t count; /* windows */
+    int32_t *inputs;
+    uint64_t index, position; /* the next window, and the next position of it; 0: its first */
+    struct staging *staging;  /* NULL: in step with the device */
+    struct rows_sent sent[2]; /* by slot */
+    uint32_t slot;            /* whose rows are read */
+    bool heard;               /* it was waited for */
+    uint64_t next_window;     /* where the pass begins that is to be issued next */
+    struct rows_sent issuing; /* what is left of the one before: n rows from `begin` on */
+    float *rows;              /* in step: of one window */
+};
+
+static bool works_ahead(const struct reading *r) { return r->options.model->send != NULL; }
+
+/* Inputs of windows [first, first + batch), padded with token 0 to full windows and a full batch,
+ * so that every pass has the same shape and a score never depends on where a batch ends. */
+static void gather_inputs(struct reading *r, uint64_t first) {
+    const uint64_t length = r->options.windows->length;
+    for (uint64_t slot = 0; slot < (uint64_t)r->options.batch; slot++) {
+        struct window window = {0};
+        if (first + slot < r->count) window = windows_get(r->options.windows, first + slot);
+        for (uint64_t i = 0; i < length; i++)
+            r->inputs[slot * length + i] = i < window.n ? r->options.tokens[window.start + i] : 0;
+    }
+}
+
+/* ---- in step with the device ---- */
+
+static fw_status read_window(struct reading *r, const struct window *window, fw_error *error) {
+    const struct language_model *model = r->options.model;
+    const int64_t length = (int64_t)r->options.windows->length, batch = r->options.batch;
+    const int64_t slot = (int64_t)(r->index % (uint64_t)batch);
+    if (slot == 0) {
+        gather_inputs(r, r->index);
+        FW_TRY(model->infer(model->self, r->inputs, batch, length, error));
+    }
+    return model->log_probabilities(model->self, slot * length + (int64_t)window->first,
+                                    (int64_t)(window->n - window->first), r->rows, error);
+}
+
+/* The row of the next position, and how many from there on are there. */
+static fw_status rows_in_step(struct reading *r, const struct window *window, const float **row,
+                              int64_t *n, fw_error *error) {
+    if (r->position == window->first) FW_TRY(read_window(r, window, error));
+    *row = r->rows + (r->position - window->first) * r->options.vocabulary;
+    *n = (int64_t)(window->n - r->position);
+    return FW_OK;
+}
+
+/* ---- ahead ---- */
+
+/* The positions from the earliest that any window of the pass scores. */
+static struct rows_sent rows_of_pass(const struct reading *r, uint64_t window) {
+    const uint64_t batch = (uint64_t)r->options.batch, length = r->options.windows->length;
+    uint64_t first = length - 1;
+    for (uint64_t i = window; i < window + batch && i < r->count; i++) {
+        const struct window scored = windows_get(r->options.windows, i);
+        if (scored.first < first) first = scored.first;
+    }
+    return (struct rows_sent){window, first, length - first, 0,
+                              (int64_t)(batch * (length - first))};
+}
+
+static fw_status begin_pass(struct reading *r, fw_error *error) {
+    const struct language_model *model = r->options.model;
+    r->issuing = rows_of_pass(r, r->next_window);
+    gather_inputs(r, r->next_window);
+    r->next_window += (uint64_t)r->options.batch;
+    return model->infer_some(model->self, r->inputs, r->options.batch,
+                             (int64_t)r->options.windows->length, (int64_t)r->issuing.first,
+                             (int64_t)r->issuing.per_window, error);
+}
+
+/* Send for the next rows, to the memory of `slot`, which is free; n is 0 when there are none. */
+static fw_status issue(struct reading *r, uint32_t slot, fw_error *error) {
+    const struct language_model *model = r->options.model;
+    r->sent[slot].n = 0;
+    if (r->issuing.n == 0) {
+        if (r->next_window >= r->count) return FW_OK;
+        FW_TRY(begin_pass(r, error));
+    }
+    struct rows_sent now = r->issuing;
+    if (now.n > model->most_rows) now.n = model->most_rows;
+    FW_TRY(model->send(model->self, now.begin, now.n, staging_memory(r->staging, slot), error));
+    FW_TRY(staging_mark(r->staging, slot, error));
+    r->issuing.begin += now.n;
+    r->issuing.n -= now.n;
+    r->sent[slot] = now;
+    return FW_OK;
+}
+
+/* Whether the next position's row lies in what was sent, and where. */
+static bool find_row(const struct reading *r, const struct rows_sent *sent, int64_t *row) {
+    const uint64_t batch = (uint64_t)r->options.batch;
+    if (r->index < sent->window || r->index >= sent->window + batch) return false;
+    *row = (int64_t)((r->index - sent->window) * sent->per_window + r->position - sent->first) -
+           sent->begin;
+    return *row >= 0 && *row < sent->n;
+}
+
+static fw_status rows_ahead(struct reading *r, const float **row, int64_t *n, fw_error *error) {
+    int64_t at = 0;
+    while (!find_row(r, &r->sent[r->slot], &at)) {
+        if (r->sent[r->slot].n == 0) return fw_fail(error, FW_E_INTERNAL, "a row was not sent for");
+        FW_TRY(issue(r, r->slot, error));
+        r->slot ^= 1;
+        r->heard = false;
+    }
+    if (!r->heard) FW_TRY(staging_wait(r->staging, r->slot, error));
+    r->heard = true;
+    const float *rows = staging_memory(r->staging, r->slot);
+    *row = rows + at * (int64_t)r->options.vocabulary;
+    *n = r->sent[r->slot].n - at;
+    return FW_OK;
+}
+
+/* ---- both ---- */
+
+static fw_status allocate(struct reading *r, fw_error *error) {
+    const struct reading_options *o = &r->options;
+    const size_t length = o->windows->length, row = o->vocabulary * sizeof(float);
+    r->inputs = malloc((size_t)o->batch * length * sizeof *r->inputs);
+    if (r->inputs == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for windows of tokens");
+    if (works_ahead(r))
+        return staging_create(o->host->device, 2, (size_t)o->model->most_rows * row, &r->staging,
+                              error);
+    r->rows = malloc(length * row);
+    return r->rows != NULL ? FW_OK : fw_fail(error, FW_E_MEMORY, "no memory for a window's rows");
+}
+
+fw_status reading_create(const struct reading_options *options, struct reading **reading,
+                         fw_error *error) {
+    struct reading *made = calloc(1, sizeof *made);
+    if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory to read a stream");
+    made->options = *options;
+    made->count = windows_count(options->windows);
+    fw_status status = allocate(made, error);
+    for (uint32_t slot = 0; slot < 2 && status == FW_OK && works_ahead(made); slot++)
+        status = issue(made, slot, error);
+    if (status == FW_OK)
+        *reading = made;
+    else
+        reading_destroy(made);
+    return status;
+}
+
+void reading_destroy(struct reading *r) {
+    if (r == NULL) return;
+    staging_destroy(r->staging);
+    free(r->inputs);
+    free(r->rows);
+    free(r);
+}
+
+fw_status reading_next(struct reading *r, struct piece *piece, fw_error *error) {
+    *piece = (struct piece){.index = r->index};
+    if (r->index == r->count) return FW_OK;
+    const struct window window = windows_get(r->options.windows, r->index);
+    if (r->position < window.first) r->position = window.first;
+    int64_t there = 0, n = (int64_t)(window.n - r->position);
+    const float *row = NULL;
+    FW_TRY(works_ahead(r) ? rows_ahead(r, &row, &there, error)
+                          : rows_in_step(r, &window, &row, &there, error));
+    if (n > there) n = there;
+    if (n > r->options.most) n = r->options.most;
+    *piece = (struct piece){r->index, window, r->position, n, row};
+    r->position += (uint64_t)n;
+    if (r->position < window.n) return FW_OK;
+    r->position = 0;
+    r->index++;
+    return FW_OK;
+}
