@@ -2,22 +2,23 @@
  *
  * A row of up to 1,024 channels belongs to one warp, a wider one to a block; either holds its row
  * in registers, so that every element is read and written once. The norm is that of the sum as it
- * is stored, rounded to bfloat16, because that is what backward reads. Threads walk a fixed set of
- * rows with gradients of weights in registers; blocks leave their sums in the workspace and a
- * second kernel adds them in order of block: the result depends on shapes and device alone. */
+ * is stored, rounded to bfloat16, because that is what backward reads. Where gradients of weights
+ * are wanted, threads walk a fixed set of rows with their sums in registers, blocks leave theirs in
+ * the workspace, and a second kernel adds those in order of block: the result depends on shapes and
+ * device alone. */
 #include "norm_rows.h"
 #include "vector.cuh"
 
 #define THREADS 256
 
-/* How a row lies in threads: each of LANES threads has PIECES pieces, LANES pieces apart. */
+/* How a row lies in threads: each of LANES threads has PIECES pieces, LANES pieces apart. BLOCKS
+ * and SUM_BLOCKS, with sums over rows in registers too, are those of one multiprocessor: as many as
+ * leave a thread the registers that its pieces take. */
 template <int LANES_, int PIECES_, bool ALIGNED_> struct layout {
     static constexpr int LANES = LANES_, PIECES = PIECES_, ROWS = THREADS / LANES_;
     static constexpr bool ALIGNED = ALIGNED_;
-    /* Blocks of one multiprocessor: as many as leave a thread the registers that its pieces take.
-     */
-    static constexpr int FORWARD_BLOCKS = PIECES == 4 ? 1 : PIECES == 2 ? 2 : 4;
-    static constexpr int BACKWARD_BLOCKS = PIECES == 4 ? 1 : PIECES == 2 ? 2 : 3;
+    static constexpr int BLOCKS = PIECES == 4 ? 2 : PIECES == 2 ? 4 : 5;
+    static constexpr int SUM_BLOCKS = PIECES == 4 ? 1 : PIECES == 2 ? 2 : 3;
 };
 
 /* data == NULL: absent. */
@@ -137,32 +138,25 @@ __device__ __forceinline__ void norm_row(const rows_call &p, const uint4 (&sum)[
     if (threadIdx.x % L::LANES == 0) p.inverse_rms[row] = r;
 }
 
-/* The next row is on its way while this one is summed and stored. `sum` may lie over a or b: a
- * thread stores what it has read, and rows ahead are its own too. */
+/* One row for each warp or block: the device starts the next as soon as one is done. `sum` may lie
+ * over a or b: a thread stores where it alone has read. */
 template <class L>
-__global__ void __launch_bounds__(THREADS, L::FORWARD_BLOCKS)
+__global__ void __launch_bounds__(THREADS, L::BLOCKS)
     forward_rows(const __grid_constant__ rows_call p) {
-    const int64_t step = static_cast<int64_t>(gridDim.x) * L::ROWS;
-    int64_t row = first_row<L>();
+    const int64_t row = first_row<L>();
     if (row >= p.rows) return;
+    uint4 a[L::PIECES], b[L::PIECES], sum[L::PIECES];
+    load_row<L>(a, p.a, row, p.width);
+    load_row<L>(b, p.b, row, p.width);
     floats8 weight_a[L::PIECES], weight_b[L::PIECES];
 #pragma unroll
     for (int i = 0; i < L::PIECES; i++) {
         weight_a[i] = weight_piece<L>(p.weight_a, column_of<L>(i), p.width);
         weight_b[i] = weight_piece<L>(p.weight_b, column_of<L>(i), p.width);
     }
-    uint4 a[L::PIECES], b[L::PIECES], sum[L::PIECES];
-    load_row<L>(a, p.a, row, p.width);
-    load_row<L>(b, p.b, row, p.width);
-    for (; row < p.rows; row += step) {
-        const float squares = add_row<L>(sum, a, b, weight_a, weight_b);
-        if (row + step < p.rows) {
-            load_row<L>(a, p.a, row + step, p.width);
-            load_row<L>(b, p.b, row + step, p.width);
-        }
-        if (p.sum.data != nullptr) store_row<L>(p.sum, sum, row, p.width);
-        if (p.out.data != nullptr) norm_row<L>(p, sum, squares, row);
-    }
+    const float squares = add_row<L>(sum, a, b, weight_a, weight_b);
+    if (p.sum.data != nullptr) store_row<L>(p.sum, sum, row, p.width);
+    if (p.out.data != nullptr) norm_row<L>(p, sum, squares, row);
 }
 
 /* ---- backward ---- */
@@ -248,36 +242,49 @@ __device__ __forceinline__ void store_partial(const floats8 (&total)[L::PIECES],
     if (threadIdx.x == 0) partial[blockIdx.x] = sum;
 }
 
-template <class L>
-__global__ void __launch_bounds__(THREADS, L::BACKWARD_BLOCKS)
+/* From one row's gradients to those of its terms; with SUMS, what it adds to the weights'. */
+template <class L, bool SUMS>
+__device__ __forceinline__ void backward_row(const rows_call &p, int64_t row,
+                                             floats8 (&total_a)[L::PIECES],
+                                             floats8 (&total_b)[L::PIECES]) {
+    uint4 d_sum[L::PIECES], d_out[L::PIECES], sum[L::PIECES];
+    uint4 a[L::PIECES], b[L::PIECES], kept[L::PIECES];
+    load_row<L>(d_out, p.d_out, row, p.width);
+    load_row<L>(sum, p.sum, row, p.width);
+    const float r = p.d_out.data != nullptr ? p.inverse_rms[row] : 0.0f;
+    load_row<L>(d_sum, p.d_sum, row, p.width);
+    if (SUMS) {
+        load_row<L>(a, p.a, row, p.width);
+        load_row<L>(b, p.b, row, p.width);
+    }
+    load_row<L>(kept, p.accumulate_b ? p.d_b : rows_view{nullptr, 0}, row, p.width);
+    const slope n = p.d_out.data != nullptr ? norm_slope<L>(p, d_out, sum, r) : slope{0, 0};
+#pragma unroll
+    for (int i = 0; i < L::PIECES; i++) {
+        const int column = column_of<L>(i);
+        const floats8 d = slope_piece(n, d_sum[i], d_out[i], sum[i]);
+        if (SUMS) {
+            add_product(total_a[i], d, a[i]);
+            add_product(total_b[i], d, b[i]);
+        }
+        if (p.d_b.data != nullptr)
+            store_weighted<L>(p.d_b, d, p.weight_b, unpack8(kept[i]), row, column, p.width);
+        if (p.d_a.data != nullptr)
+            store_weighted<L>(p.d_a, d, p.weight_a, zeros8(), row, column, p.width);
+    }
+}
+
+/* With SUMS, few blocks walk the rows; else each warp or block has one. */
+template <class L, bool SUMS>
+__global__ void __launch_bounds__(THREADS, SUMS ? L::SUM_BLOCKS : L::BLOCKS)
     backward_rows(const __grid_constant__ rows_call p) {
     const int64_t step = static_cast<int64_t>(gridDim.x) * L::ROWS;
     floats8 total_a[L::PIECES], total_b[L::PIECES];
 #pragma unroll
     for (int i = 0; i < L::PIECES; i++) total_a[i] = total_b[i] = zeros8();
-    for (int64_t row = first_row<L>(); row < p.rows; row += step) {
-        uint4 d_sum[L::PIECES], d_out[L::PIECES], sum[L::PIECES];
-        uint4 a[L::PIECES], b[L::PIECES], kept[L::PIECES];
-        load_row<L>(d_out, p.d_out, row, p.width);
-        load_row<L>(sum, p.sum, row, p.width);
-        const float r = p.d_out.data != nullptr ? p.inverse_rms[row] : 0.0f;
-        load_row<L>(d_sum, p.d_sum, row, p.width);
-        load_row<L>(a, p.a, row, p.width);
-        load_row<L>(b, p.b, row, p.width);
-        load_row<L>(kept, p.accumulate_b ? p.d_b : rows_view{nullptr, 0}, row, p.width);
-        const slope n = p.d_out.data != nullptr ? norm_slope<L>(p, d_out, sum, r) : slope{0, 0};
-#pragma unroll
-        for (int i = 0; i < L::PIECES; i++) {
-            const int column = column_of<L>(i);
-            const floats8 d = slope_piece(n, d_sum[i], d_out[i], sum[i]);
-            add_product(total_a[i], d, a[i]);
-            add_product(total_b[i], d, b[i]);
-            if (p.d_b.data != nullptr)
-                store_weighted<L>(p.d_b, d, p.weight_b, unpack8(kept[i]), row, column, p.width);
-            if (p.d_a.data != nullptr)
-                store_weighted<L>(p.d_a, d, p.weight_a, zeros8(), row, column, p.width);
-        }
-    }
+    for (int64_t row = first_row<L>(); row < p.rows; row += step)
+        backward_row<L, SUMS>(p, row, total_a, total_b);
+    if (!SUMS) return;
     store_partial<L>(total_a, p.partial_a, p.one_a, p.width);
     store_partial<L>(total_b, p.partial_b, p.one_b, p.width);
 }
@@ -326,6 +333,10 @@ template <class Launch> static void with_layout(bool aligned, int64_t width, Lau
         launch(layout<WARP_LANES, 2, true>{});
     else if (width <= 4 * WARP_LANES * PIECE)
         launch(layout<WARP_LANES, 4, true>{});
+    else if (width <= THREADS * PIECE)
+        launch(layout<THREADS, 1, true>{});
+    else if (width <= 2 * THREADS * PIECE)
+        launch(layout<THREADS, 2, true>{});
     else
         launch(layout<THREADS, 4, true>{});
 }
@@ -351,8 +362,7 @@ fw_status cuda_norm_rows_forward(cuda_device *cuda, const char *op, const fw_res
                          rows_aligned(&p->out) && weight_aligned(&p->weight_a) &&
                          weight_aligned(&p->weight_b);
     with_layout(aligned, width, [&]<class L>(L) {
-        const int64_t most = static_cast<int64_t>(cuda->multiprocessors) * L::FORWARD_BLOCKS;
-        const int64_t blocks = cuda_max(1, cuda_min(cuda_divide_up(rows, L::ROWS), most));
+        const int64_t blocks = cuda_max(1, cuda_divide_up(rows, L::ROWS));
         forward_rows<L><<<static_cast<unsigned>(blocks), THREADS, 0, cuda->stream>>>(call);
     });
     return cuda_launched(cuda, op, "forward_rows", error);
@@ -399,12 +409,17 @@ fw_status cuda_norm_rows_backward(cuda_device *cuda, const char *op, const fw_re
     weight_sum a = {}, b = {};
     int64_t blocks = 1;
     with_layout(backward_aligned(p), width, [&]<class L>(L) {
-        const int64_t most = static_cast<int64_t>(cuda->multiprocessors) * L::BACKWARD_BLOCKS;
-        blocks = cuda_max(1, cuda_min(cuda_divide_up(rows, L::ROWS), most));
+        blocks = cuda_max(1, cuda_divide_up(rows, L::ROWS));
+        if (!summed) {
+            backward_rows<L, false>
+                <<<static_cast<unsigned>(blocks), THREADS, 0, cuda->stream>>>(call);
+            return;
+        }
+        blocks = cuda_min(blocks, static_cast<int64_t>(cuda->multiprocessors) * L::SUM_BLOCKS);
         float *next = reinterpret_cast<float *>(cuda->workspace);
         a = place_partials(&p->d_weight_a, &next, blocks, &call.partial_a, &call.one_a);
         b = place_partials(&p->d_weight_b, &next, blocks, &call.partial_b, &call.one_b);
-        backward_rows<L><<<static_cast<unsigned>(blocks), THREADS, 0, cuda->stream>>>(call);
+        backward_rows<L, true><<<static_cast<unsigned>(blocks), THREADS, 0, cuda->stream>>>(call);
     });
     FW_TRY(cuda_launched(cuda, op, "backward_rows", error));
     if (!summed) return FW_OK;

@@ -14,6 +14,8 @@
 #define THREADS 256
 #define WARPS (THREADS / WARP_LANES)
 #define MAX_HEAD 256 /* widest head */
+#define MAX_GRID_Y 65535
+#define GAIN_BLOCKS 4 /* of one multiprocessor in backward, where each keeps sums for the gain */
 
 /* ---- tables ---- */
 
@@ -98,7 +100,7 @@ template <int GROUP> __device__ __forceinline__ uint4 shuffle_piece(const uint4 
 template <int GROUP>
 __device__ __forceinline__ floats8 rotate_across(const heads_call &p, const uint4 &packed,
                                                  int64_t t, float direction) {
-    const int lane = static_cast<int>(threadIdx.x) % GROUP, pieces = p.half / PIECE;
+    const int lane = static_cast<int>(threadIdx.x), pieces = p.half / PIECE;
     const bool first = lane < pieces, rotated = lane < 2 * pieces;
     const int other = first ? lane + pieces : rotated ? lane - pieces : lane;
     const floats8 partner = unpack8(shuffle_piece<GROUP>(packed, other));
@@ -115,11 +117,10 @@ __device__ __forceinline__ floats8 rotate_across(const heads_call &p, const uint
 }
 
 /* Pairs (j, j + 4) of the group's first lane. */
-template <int GROUP>
 __device__ __forceinline__ floats8 rotate_within(const heads_call &p, const uint4 &packed,
                                                  int64_t t, float direction) {
     floats8 x = unpack8(packed);
-    if (threadIdx.x % GROUP != 0) return x;
+    if (threadIdx.x != 0) return x;
 #pragma unroll
     for (int i = 0; i < PIECE / 2; i++) {
         const float c = p.cosine[t * p.cosine_stride + i];
@@ -136,89 +137,67 @@ template <int GROUP>
 __device__ __forceinline__ floats8 rotate(const heads_call &p, const uint4 &packed, int64_t t,
                                           float direction) {
     if (p.half == 0) return unpack8(packed);
-    if (p.half < PIECE) return rotate_within<GROUP>(p, packed, t, direction);
+    if (p.half < PIECE) return rotate_within(p, packed, t, direction);
     return rotate_across<GROUP>(p, packed, t, direction);
 }
 
-/* Which head a thread's group has and which positions: the block takes `slots` positions at a time,
- * ITEMS times one behind the other, so that all of their loads are on the way together. Groups left
- * over when the heads do not divide them stay idle, but shuffle with the others. */
-template <int GROUP, int ITEMS> struct place {
-    static constexpr int GROUPS = THREADS / GROUP;
-    int head, slot, slots, lane;
-
-    __device__ explicit place(int heads) {
-        const int group = static_cast<int>(threadIdx.x) / GROUP;
-        slots = GROUPS / heads;
-        head = group % heads;
-        slot = group / heads;
-        lane = static_cast<int>(threadIdx.x) % GROUP;
-    }
-    __device__ int64_t first() const { return static_cast<int64_t>(blockIdx.x) * slots * ITEMS; }
-    __device__ int64_t step() const { return static_cast<int64_t>(gridDim.x) * slots * ITEMS; }
-    __device__ int64_t position(int64_t base, int item) const { return base + item * slots + slot; }
-    __device__ bool active(int64_t n, const heads_call &p) const {
-        return slot < slots && n < p.positions;
-    }
+/* A thread's head and position: a block has (GROUP lanes) x (heads) x (neighbouring positions),
+ * whole warps in all; blockIdx is (tile of positions, sequence, heads). t = 0 where the thread's
+ * position lies beyond the sequence: it shuffles with the others all the same. */
+struct spot {
+    int64_t b;
+    int t, head;
+    bool active;
 };
 
-/* Positions fit 32 bits here: an unsigned division is much cheaper than one of 64 bits. */
-__device__ __forceinline__ int64_t batch_of(const heads_call &p, int64_t n) {
-    return static_cast<uint32_t>(n) / static_cast<uint32_t>(p.tokens);
+__device__ __forceinline__ spot spot_of(const heads_call &p, int64_t tile) {
+    const int64_t t = tile * blockDim.z + threadIdx.z;
+    const bool active = t < p.tokens;
+    return {blockIdx.y, active ? static_cast<int>(t) : 0,
+            static_cast<int>(blockIdx.z * blockDim.y + threadIdx.y), active};
+}
+
+__device__ __forceinline__ __nv_bfloat16 *piece_at(const heads_view &x, const spot &s) {
+    return head_at(x, s.b, s.t, s.head) + threadIdx.x * PIECE;
+}
+
+__device__ __forceinline__ uint4 load_head(const heads_view &from, const spot &s) {
+    return s.active ? load_packed8(piece_at(from, s)) : make_uint4(0, 0, 0, 0);
+}
+
+/* Where inverse_rms keeps this head's. */
+__device__ __forceinline__ float *statistic(const heads_call &p, const spot &s) {
+    return p.inverse_rms + (s.b * p.tokens + s.t) * p.heads + s.head;
 }
 
 template <int GROUP>
-__device__ __forceinline__ uint4 load_head(const heads_call &p, const heads_view &from, int64_t n,
-                                           int head, bool active) {
-    if (!active) return make_uint4(0, 0, 0, 0);
-    const int64_t b = batch_of(p, n), t = n - b * p.tokens;
-    return load_packed8(head_at(from, b, t, head) + threadIdx.x % GROUP * PIECE);
+__global__ void __launch_bounds__(THREADS, 6) forward_groups(const __grid_constant__ heads_call p) {
+    const spot s = spot_of(p, blockIdx.x);
+    const uint4 packed = load_head(p.x, s);
+    const floats8 x = unpack8(packed);
+    float squares = 0.0f;
+#pragma unroll
+    for (int i = 0; i < PIECE; i++) squares += x.at[i] * x.at[i];
+    const float r = rsqrtf(group_sum<GROUP>(squares) / (GROUP * PIECE) + p.epsilon);
+    floats8 y = rotate<GROUP>(p, packed, s.t, 1.0f);
+    if (!s.active) return;
+    const float factor = r * gain_of(p, s.head);
+#pragma unroll
+    for (int i = 0; i < PIECE; i++) y.at[i] *= factor;
+    store8(piece_at(p.out, s), y);
+    if (threadIdx.x == 0) *statistic(p, s) = r;
 }
 
-template <int GROUP, int ITEMS>
-__global__ void __launch_bounds__(THREADS, 4) forward_groups(const __grid_constant__ heads_call p) {
-    const place<GROUP, ITEMS> at(p.heads);
-    const float gain = gain_of(p, at.head);
-    for (int64_t base = at.first(); base < p.positions; base += at.step()) {
-        uint4 x[ITEMS];
-#pragma unroll
-        for (int i = 0; i < ITEMS; i++) {
-            const int64_t n = at.position(base, i);
-            x[i] = load_head<GROUP>(p, p.x, n, at.head, at.active(n, p));
-        }
-#pragma unroll
-        for (int i = 0; i < ITEMS; i++) {
-            const int64_t n = at.position(base, i);
-            const bool active = at.active(n, p);
-            const int64_t b = active ? batch_of(p, n) : 0, t = active ? n - b * p.tokens : 0;
-            const floats8 own = unpack8(x[i]);
-            float squares = 0.0f;
-#pragma unroll
-            for (int j = 0; j < PIECE; j++) squares += own.at[j] * own.at[j];
-            const float r = rsqrtf(group_sum<GROUP>(squares) / (GROUP * PIECE) + p.epsilon);
-            floats8 y = rotate<GROUP>(p, x[i], t, 1.0f);
-#pragma unroll
-            for (int j = 0; j < PIECE; j++) y.at[j] *= r * gain;
-            if (!active) continue;
-            store8(head_at(p.out, b, t, at.head) + at.lane * PIECE, y);
-            if (at.lane == 0) p.inverse_rms[n * p.heads + at.head] = r;
-        }
-    }
-}
-
-/* The block's sum for each head, its slots in order. */
-template <int GROUP, int ITEMS>
-__device__ __forceinline__ void store_gain(const heads_call &p, const place<GROUP, ITEMS> &at,
-                                           float total) {
-    __shared__ float totals[THREADS / GROUP];
+/* The block's sum for each of its heads, positions in order. */
+__device__ __forceinline__ void store_gain(const heads_call &p, int head, float total) {
+    __shared__ float totals[THREADS];
     if (p.partials == nullptr) return;
-    if (at.lane == 0) totals[threadIdx.x / GROUP] = total;
+    if (threadIdx.x == 0) totals[threadIdx.z * blockDim.y + threadIdx.y] = total;
     __syncthreads();
-    const int head = static_cast<int>(threadIdx.x);
-    if (head >= p.heads) return;
-    float sum = 0.0f;
-    for (int slot = 0; slot < at.slots; slot++) sum += totals[slot * p.heads + head];
-    p.partials[static_cast<int64_t>(blockIdx.x) * p.heads + head] = sum;
+    if (threadIdx.x > 0 || threadIdx.z > 0) return;
+    for (unsigned z = 1; z < blockDim.z; z++) total += totals[z * blockDim.y + threadIdx.y];
+    const int64_t block = static_cast<int64_t>(blockIdx.y) * gridDim.x + blockIdx.x;
+    p.partials[block * p.heads + head] = total;
 }
 
 /* With e = the rotation undone on d_out: d_gain = e . x_hat, d_x = gain * r * (e - x_hat *
@@ -236,35 +215,34 @@ __device__ __forceinline__ float backward_head(const floats8 &e, const floats8 &
     return dot;
 }
 
-template <int GROUP, int ITEMS>
-__global__ void __launch_bounds__(THREADS, 4)
+/* Two tiles at a time, so that the second's loads are on the way with the first's. */
+template <int GROUP>
+__global__ void __launch_bounds__(THREADS, GAIN_BLOCKS)
     backward_groups(const __grid_constant__ heads_call p) {
-    const place<GROUP, ITEMS> at(p.heads);
-    const float gain = gain_of(p, at.head);
+    constexpr int TILES = 2;
+    const float gain = gain_of(p, spot_of(p, 0).head);
     float total = 0.0f;
-    for (int64_t base = at.first(); base < p.positions; base += at.step()) {
-        uint4 x[ITEMS], d_out[ITEMS];
-        float r[ITEMS];
+    const int64_t step = gridDim.x;
+    for (int64_t tile = blockIdx.x; tile * blockDim.z < p.tokens; tile += TILES * step) {
+        uint4 x[TILES], d_out[TILES];
+        float r[TILES];
 #pragma unroll
-        for (int i = 0; i < ITEMS; i++) {
-            const int64_t n = at.position(base, i);
-            const bool active = at.active(n, p);
-            x[i] = load_head<GROUP>(p, p.x, n, at.head, active);
-            d_out[i] = load_head<GROUP>(p, p.d_out, n, at.head, active);
-            r[i] = active ? p.inverse_rms[n * p.heads + at.head] : 0.0f;
+        for (int i = 0; i < TILES; i++) {
+            const spot s = spot_of(p, tile + i * step);
+            x[i] = load_head(p.x, s);
+            d_out[i] = load_head(p.d_out, s);
+            r[i] = s.active ? *statistic(p, s) : 0.0f;
         }
 #pragma unroll
-        for (int i = 0; i < ITEMS; i++) {
-            const int64_t n = at.position(base, i);
-            const bool active = at.active(n, p);
-            const int64_t b = active ? batch_of(p, n) : 0, t = active ? n - b * p.tokens : 0;
-            const floats8 e = rotate<GROUP>(p, d_out[i], t, -1.0f);
+        for (int i = 0; i < TILES; i++) {
+            const spot s = spot_of(p, tile + i * step);
+            const floats8 e = rotate<GROUP>(p, d_out[i], s.t, -1.0f);
             floats8 d_x;
             total += backward_head<GROUP>(e, unpack8(x[i]), gain, r[i], d_x);
-            if (active) store8(head_at(p.d_x, b, t, at.head) + at.lane * PIECE, d_x);
+            if (s.active) store8(piece_at(p.d_x, s), d_x);
         }
     }
-    store_gain<GROUP, ITEMS>(p, at, total);
+    store_gain(p, spot_of(p, 0).head, total);
 }
 
 /* ---- heads of any width, rotation and alignment: one warp each, blockIdx.y is the head ---- */
@@ -403,9 +381,29 @@ static bool fits_groups(const fw_qk_norm_rope *p, const heads_call &call, const 
     const bool half =
         call.half == 0 || call.half == PIECE / 2 ||
         (call.half % PIECE == 0 && table_aligned(&p->cosine) && table_aligned(&p->sine));
-    return width && half && call.heads <= THREADS / (call.width / PIECE) &&
-           call.positions <= INT_MAX / 2 && rows_aligned(&p->x) && rows_aligned(y) &&
-           rows_aligned(z);
+    return width && half && p->x.shape[0] <= MAX_GRID_Y && call.tokens <= INT_MAX &&
+           rows_aligned(&p->x) && rows_aligned(y) && rows_aligned(z);
+}
+
+/* The block's shape: as many heads as divide them all and fit, then positions to fill it. */
+static dim3 block_of(const heads_call &call) {
+    const int group = call.width / PIECE;
+    for (int heads = call.heads; heads > 1; heads--) {
+        int positions = THREADS / (group * heads);
+        while (positions > 0 && group * heads * positions % WARP_LANES != 0) positions--;
+        if (call.heads % heads == 0 && positions > 0)
+            return dim3(static_cast<unsigned>(group), static_cast<unsigned>(heads),
+                        static_cast<unsigned>(positions));
+    }
+    return dim3(static_cast<unsigned>(group), 1, static_cast<unsigned>(THREADS / group));
+}
+
+/* At most `most` blocks along the positions of one sequence. */
+static dim3 grid_of_groups(const heads_call &call, const dim3 &block, int64_t most) {
+    const int64_t tiles = cuda_divide_up(call.tokens, block.z);
+    return dim3(static_cast<unsigned>(cuda_min(tiles, most)),
+                static_cast<unsigned>(call.positions / call.tokens),
+                static_cast<unsigned>(call.heads) / block.y);
 }
 
 /* Calls `launch` with the lanes of a head. */
@@ -439,12 +437,9 @@ fw_status cuda_qk_norm_rope_forward(fw_device *device, const fw_qk_norm_rope *p,
         forward_warps<<<grid, THREADS, 0, cuda->stream>>>(call);
         return cuda_launched(cuda, op, "forward_warps", error);
     }
-    with_group(call.width, [&]<int GROUP>() {
-        constexpr int ITEMS = 4;
-        const int64_t each = THREADS / GROUP / call.heads * ITEMS;
-        const int64_t blocks = cuda_min(cuda_divide_up(call.positions, each), INT_MAX);
-        forward_groups<GROUP, ITEMS><<<grid_of(blocks, 1), THREADS, 0, cuda->stream>>>(call);
-    });
+    const dim3 block = block_of(call), grid = grid_of_groups(call, block, INT_MAX);
+    with_group(call.width,
+               [&]<int GROUP>() { forward_groups<GROUP><<<grid, block, 0, cuda->stream>>>(call); });
     return cuda_launched(cuda, op, "forward_groups", error);
 }
 
@@ -456,14 +451,14 @@ static int64_t launch_backward(cuda_device *cuda, const fw_qk_norm_rope *p,
         backward_warps<<<grid_of(blocks, call.heads), THREADS, 0, cuda->stream>>>(call);
         return blocks;
     }
+    const dim3 block = block_of(call);
+    const int64_t rooms = static_cast<int64_t>(cuda->multiprocessors) * GAIN_BLOCKS;
+    const int64_t sequences = call.positions / call.tokens;
+    const dim3 grid = grid_of_groups(call, block, cuda_max(1, rooms / sequences));
     with_group(call.width, [&]<int GROUP>() {
-        constexpr int ITEMS = 2;
-        const int64_t each = THREADS / GROUP / call.heads * ITEMS;
-        const int64_t most = static_cast<int64_t>(cuda->multiprocessors) * 4;
-        blocks = cuda_min(cuda_divide_up(call.positions, each), most);
-        backward_groups<GROUP, ITEMS><<<grid_of(blocks, 1), THREADS, 0, cuda->stream>>>(call);
+        backward_groups<GROUP><<<grid, block, 0, cuda->stream>>>(call);
     });
-    return blocks;
+    return static_cast<int64_t>(grid.x) * grid.y;
 }
 
 fw_status cuda_qk_norm_rope_backward(fw_device *device, const fw_qk_norm_rope *p, fw_error *error) {
