@@ -151,24 +151,25 @@ __device__ __forceinline__ void prepare_row(const problem &p, const backward_scr
     if (EXCLUDE) put(d_v_row, d_v, at);
 }
 
-/* One position of one group, from the first key to the end of the padding. Rows of the padding get
- * a logarithm under which every weight is zero; keys before the first query have no direct part. */
+/* A block takes neighbouring positions of one group, from the first key to the end of the padding.
+ * Rows of the padding get a logarithm under which every weight is zero; keys before the first query
+ * have no direct part. */
 template <int WIDTH, bool EXCLUDE>
 __global__ void __launch_bounds__(THREADS)
     attention_prepare(const problem p, const backward_scratch s, int blocks) {
     constexpr int LANES = WIDTH / PIECE;
-    const int shift = p.keys - p.tokens, positions = shift + s.padded;
-    const int b = blockIdx.x / blocks;
-    const int item = blockIdx.x % blocks * (THREADS / LANES) + threadIdx.x / LANES;
-    if (item >= positions * p.groups) return;
-    const int g = item % p.groups, t = item / p.groups - shift;
+    const int shift = p.keys - p.tokens;
+    const int g = blockIdx.x % p.groups, b = blockIdx.x / p.groups / blocks;
+    const int position = blockIdx.x / p.groups % blocks * (THREADS / LANES) + threadIdx.x / LANES;
+    const int t = position - shift;
+    if (t >= s.padded) return;
     const int column = static_cast<int>(threadIdx.x) % LANES * PIECE;
     const lane_piece at = {column, p.width - column, p.aligned};
     if (t >= 0 && t < p.tokens) {
         prepare_row<LANES, EXCLUDE>(p, s, b, t, g, at);
     } else if (t < 0) {
         if (EXCLUDE && !p.add_d_v)
-            put(head_of(p.d_v, b, g) + static_cast<int64_t>(t + shift) * p.d_v.position, zeros8(),
+            put(head_of(p.d_v, b, g) + static_cast<int64_t>(position) * p.d_v.position, zeros8(),
                 at);
     } else if (column == 0) {
         const int heads = p.n_heads / p.groups;
@@ -333,20 +334,25 @@ template <int WIDTH>
 constexpr int keys_bytes =
     tile_bytes<WIDTH, 2 * block_rows<WIDTH>> + 2 * query_stage<WIDTH> + 4 * block_rows<WIDTH>;
 
-/* The stages of queries that see a block of keys: `each` of them from query `begin`, head after
- * head of the group. */
+/* Walks the blocks of queries that see a block of keys, head after head of its group. */
 struct query_walk {
-    int begin, each;
-    __device__ int head(int i) const { return i / each; }
-    __device__ int query(int i) const { return begin + i % each * STREAM_ROWS; }
+    int h, t, begin, end, last_head;
+    __device__ bool more() const { return begin < end && h <= last_head; }
+    __device__ void step() {
+        t += STREAM_ROWS;
+        if (t < end) return;
+        t = begin;
+        h++;
+    }
 };
 
 template <int WIDTH>
-__device__ __forceinline__ query_walk walk_of(const problem &p, int b, int k0) {
-    const int shift = p.keys - p.tokens, last = min(k0 + block_rows<WIDTH>, p.keys) - 1;
+__device__ __forceinline__ query_walk walk_of(const problem &p, int b, int g, int k0) {
+    const int heads = p.n_heads / p.groups, shift = p.keys - p.tokens;
+    const int last = min(k0 + block_rows<WIDTH>, p.keys) - 1;
     const int begin = max(0, k0 - shift) / STREAM_ROWS * STREAM_ROWS;
     const int end = min(p.tokens, end_of_queries(p, b, last) - shift);
-    return {begin, max(0, end - begin + STREAM_ROWS - 1) / STREAM_ROWS};
+    return {g * heads, begin, begin, end, (g + 1) * heads - 1};
 }
 
 /* The grid holds the blocks of keys of one head side by side, the longest first. */
@@ -368,9 +374,8 @@ __global__ void __launch_bounds__(THREADS, 2)
     load_tile<WIDTH, block_rows<WIDTH>>(
         v_tile, head_of(p.v, b, g) + static_cast<int64_t>(k0) * p.v.position, p.v.position, there,
         p.width, p.aligned);
-    const int heads = p.n_heads / p.groups;
-    const query_walk walk = walk_of<WIDTH>(p, b, k0);
-    if (walk.each > 0) fetch_queries<WIDTH>(stages, p, s, b, g * heads, walk.begin);
+    query_walk walk = walk_of<WIDTH>(p, b, g, k0);
+    if (walk.more()) fetch_queries<WIDTH>(stages, p, s, b, walk.h, walk.t);
     key_rows<WIDTH> r;
     keys_begin<WIDTH>(r, p, ends + row, b, k0 + row);
     copies_commit();
@@ -379,14 +384,15 @@ __global__ void __launch_bounds__(THREADS, 2)
     left_operands<WIDTH>(r.k, k_tile, row);
     left_operands<WIDTH>(r.v, v_tile, row);
 
-    for (int i = 0; i < walk.each * heads; i++) {
+    for (int buffer = 0; walk.more(); buffer ^= 1) {
+        const int query = walk.t + shift, last = query + STREAM_ROWS - 1;
         copies_wait();
         __syncthreads(); /* this stage is full, and no warp reads the other one any more */
-        if (i + 1 < walk.each * heads)
-            fetch_queries<WIDTH>(stages + (i + 1) % 2 * query_stage<WIDTH>, p, s, b,
-                                 g * heads + walk.head(i + 1), walk.query(i + 1));
-        const char *stage = stages + i % 2 * query_stage<WIDTH>;
-        const int query = walk.query(i) + shift, last = query + STREAM_ROWS - 1;
+        walk.step();
+        if (walk.more())
+            fetch_queries<WIDTH>(stages + (buffer ^ 1) * query_stage<WIDTH>, p, s, b, walk.h,
+                                 walk.t);
+        const char *stage = stages + buffer * query_stage<WIDTH>;
         if (query >= r.first + warp_rows<WIDTH> - 1 && last < r.ends[0])
             add_queries<WIDTH, false>(r, stage, query, p.scale_log2);
         else
@@ -553,9 +559,9 @@ static const char *const op = "attention_backward";
 template <int WIDTH>
 static fw_status launch_prepare(cuda_device *cuda, const problem &p, const backward_scratch &s,
                                 fw_error *error) {
-    const int64_t items = static_cast<int64_t>(p.keys - p.tokens + s.padded) * p.groups;
-    const int blocks = static_cast<int>(cuda_divide_up(items, THREADS / (WIDTH / PIECE)));
-    const unsigned grid = static_cast<unsigned>(blocks) * p.batch;
+    const int64_t positions = p.keys - p.tokens + s.padded;
+    const int blocks = static_cast<int>(cuda_divide_up(positions, THREADS / (WIDTH / PIECE)));
+    const unsigned grid = static_cast<unsigned>(blocks) * p.groups * p.batch;
     if (p.self_dot != nullptr)
         attention_prepare<WIDTH, true><<<grid, THREADS, 0, cuda->stream>>>(p, s, blocks);
     else
