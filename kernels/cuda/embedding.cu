@@ -13,9 +13,10 @@
 namespace {
 
 #define BLOCK_THREADS 256
-#define GATHER_ROWS 4 /* of a thread, in flight */
-#define CHUNK_ROWS 64 /* unless the parts would not fit the workspace */
-#define LOOKAHEAD 8   /* rows of a chunk in flight in each thread */
+#define GATHER_ROWS 4                       /* of a thread, in flight */
+#define CHUNK_ROWS 64                       /* unless the parts would not fit the workspace */
+#define SHARES (BLOCK_THREADS / WARP_LANES) /* of a token's parts, in one block */
+#define LOOKAHEAD 8                         /* rows of a chunk in flight in each thread */
 
 /* Blocks of x threads over the pieces of a row and y rows or chunks. */
 dim3 block_of(int64_t pieces) {
@@ -77,6 +78,8 @@ struct segment {
     floats8 sum;
 };
 
+/* The additions are atomic not because others add to the same numbers, nobody does in this kernel,
+ * but because nothing then waits to read the table. */
 template <bool ALIGNED>
 __device__ __forceinline__ void put(const scatter &s, const segment &done, int64_t chunk,
                                     int64_t at) {
@@ -86,29 +89,29 @@ __device__ __forceinline__ void put(const scatter &s, const segment &done, int64
         return;
     }
     float *to = s.d_table + done.key * s.d_table_stride + at;
-    floats8 total = load_piece<ALIGNED>(to, s.width - at);
 #pragma unroll
-    for (int i = 0; i < PIECE; i++) total.at[i] += done.sum.at[i];
-    store_piece<ALIGNED>(to, total, s.width - at);
+    for (int i = 0; i < PIECE; i++)
+        if (ALIGNED || at + i < s.width) atomicAdd(to + i, done.sum.at[i]);
 }
 
 template <bool ALIGNED>
 __device__ __forceinline__ void add_chunk(const scatter &s, int64_t chunk, int64_t at) {
     const int64_t begin = chunk * s.chunk_rows, end = min(begin + s.chunk_rows, s.n);
     const uint32_t start = s.keys[begin];
+    constexpr int lookahead = ALIGNED ? LOOKAHEAD : 2;
     segment now = {start, begin > 0 && s.keys[begin - 1] == start, zeros8()};
-    for (int64_t base = begin; base < end; base += LOOKAHEAD) {
-        uint32_t keys[LOOKAHEAD];
-        uint4 packed[LOOKAHEAD];
+    for (int64_t base = begin; base < end; base += lookahead) {
+        uint32_t keys[lookahead];
+        uint4 packed[lookahead];
 #pragma unroll
-        for (int i = 0; i < LOOKAHEAD; i++) {
+        for (int i = 0; i < lookahead; i++) {
             const int64_t from = min(base + i, end - 1);
             keys[i] = s.keys[from];
             packed[i] = load_packed_piece<ALIGNED>(s.d_out + s.rows[from] * s.d_out_stride + at,
                                                    s.width - at);
         }
 #pragma unroll
-        for (int i = 0; i < LOOKAHEAD; i++) {
+        for (int i = 0; i < lookahead; i++) {
             if (base + i >= end) break;
             if (keys[i] != now.key) {
                 put<ALIGNED>(s, now, chunk, at);
@@ -132,27 +135,46 @@ template <bool ALIGNED> __global__ void __launch_bounds__(BLOCK_THREADS) add_chu
 /* How many chunks from row `begin` on begin with `key`; all threads of the block call. Keys are
  * sorted, so those that do come first. */
 __device__ __forceinline__ int64_t count_parts(const scatter &s, int64_t begin, uint32_t key) {
+    const int64_t thread = threadIdx.y * blockDim.x + threadIdx.x;
     for (int64_t count = 0;; count += BLOCK_THREADS) {
-        const int64_t row = begin + (count + threadIdx.x) * s.chunk_rows;
+        const int64_t row = begin + (count + thread) * s.chunk_rows;
         const int found = __syncthreads_count(row < s.n && s.keys[row] == key);
         if (found < BLOCK_THREADS) return count + found;
     }
 }
 
-/* The parts of one token, if their first is that of chunk blockIdx.x + 1. */
+__device__ __forceinline__ float4 add4(const float4 &a, const float4 &b) {
+    return make_float4(a.x + b.x, a.y + b.y, a.z + b.z, a.w + b.w);
+}
+
+/* The parts of one token, if their first is that of chunk blockIdx.x + 1. Threads (x, y) add 4
+ * columns of the y-th share of the parts, then threads (x, 0) the shares in order. */
 __global__ void __launch_bounds__(BLOCK_THREADS) add_parts(scatter s) {
+    __shared__ float4 shares[SHARES][WARP_LANES];
     const int64_t step = s.chunk_rows, begin = (blockIdx.x + 1) * step;
     const uint32_t key = s.keys[begin];
     if (key >= s.vocabulary || s.keys[begin - 1] != key) return;
     if (begin > step && s.keys[begin - step - 1] == key) return; /* an earlier chunk's is */
-    const int64_t count = count_parts(s, begin, key);
-    const int64_t column = static_cast<int64_t>(blockIdx.y) * BLOCK_THREADS + threadIdx.x;
-    if (column >= s.width) return;
-    const float *part = s.parts + (blockIdx.x + 1) * s.padded + column;
-    float *to = s.d_table + key * s.d_table_stride + column, total = *to;
-#pragma unroll 16
-    for (int64_t i = 0; i < count; i++) total += part[i * s.padded];
-    *to = total;
+    const int64_t count = count_parts(s, begin, key), each = (count + SHARES - 1) / SHARES;
+    const int64_t first = threadIdx.y * each, last = min(first + each, count);
+    const int64_t column = (static_cast<int64_t>(blockIdx.y) * WARP_LANES + threadIdx.x) * 4;
+    const float *parts = s.parts + (blockIdx.x + 1) * s.padded + column;
+    float4 total = make_float4(0, 0, 0, 0);
+    if (column < s.padded) {
+#pragma unroll 8
+        for (int64_t i = first; i < last; i++)
+            total = add4(total, *reinterpret_cast<const float4 *>(parts + i * s.padded));
+    }
+    shares[threadIdx.y][threadIdx.x] = total;
+    __syncthreads();
+    if (threadIdx.y > 0) return;
+#pragma unroll
+    for (int i = 1; i < SHARES; i++) total = add4(total, shares[i][threadIdx.x]);
+    float *to = s.d_table + key * s.d_table_stride + column;
+    const float sums[4] = {total.x, total.y, total.z, total.w};
+#pragma unroll
+    for (int i = 0; i < 4; i++)
+        if (column + i < s.width) to[i] += sums[i];
 }
 
 /* ---- one slice: rows first .. first + n - 1 of e ---- */
@@ -185,8 +207,8 @@ fw_status add_slice(cuda_device *cuda, const fw_embedding *e, const scatter &s, 
     FW_TRY(cuda_launched(cuda, op, "add_chunks", error));
     if (chunks == 1) return FW_OK;
     const dim3 grid(static_cast<unsigned>(chunks - 1),
-                    static_cast<unsigned>(cuda_divide_up(s.width, BLOCK_THREADS)));
-    add_parts<<<grid, BLOCK_THREADS, 0, cuda->stream>>>(s);
+                    static_cast<unsigned>(cuda_divide_up(s.width, 4 * WARP_LANES)));
+    add_parts<<<grid, dim3(WARP_LANES, SHARES), 0, cuda->stream>>>(s);
     return cuda_launched(cuda, op, "add_parts", error);
 }
 

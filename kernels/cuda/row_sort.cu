@@ -86,11 +86,12 @@ __global__ void __launch_bounds__(SORT_THREADS) sum_counts(pass p) {
 /* places[d] = how many keys come before the block's first of digit d. */
 __device__ __forceinline__ void find_places(const pass &p, uint32_t *places) {
     __shared__ uint32_t warps[SORT_WARPS];
-    uint32_t totals[DIGITS_EACH], sum = 0;
+    uint32_t totals[DIGITS_EACH], before[DIGITS_EACH], sum = 0;
 #pragma unroll
     for (int i = 0; i < DIGITS_EACH; i++) {
         const uint32_t digit = threadIdx.x * DIGITS_EACH + i;
         totals[i] = digit < p.digits ? p.totals[digit] : 0;
+        before[i] = digit < p.digits ? p.counts[blockIdx.x * p.digits + digit] : 0;
         sum += totals[i];
     }
     const unsigned lane = threadIdx.x % WARP_LANES, warp = threadIdx.x / WARP_LANES;
@@ -103,7 +104,7 @@ __device__ __forceinline__ void find_places(const pass &p, uint32_t *places) {
 #pragma unroll
     for (int i = 0; i < DIGITS_EACH; i++) {
         const uint32_t digit = threadIdx.x * DIGITS_EACH + i;
-        if (digit < p.digits) places[digit] = at + p.counts[blockIdx.x * p.digits + digit];
+        if (digit < p.digits) places[digit] = at + before[i];
         at += totals[i];
     }
     __syncthreads();
