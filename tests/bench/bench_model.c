@@ -33,8 +33,9 @@ enum { LEAST_RUNS = 3, PROFILED_STEPS = 2, WARM_UP_STEPS = 5, MOST_STEPS = 60 };
 
 #define BUDGET 2.0  /* seconds of each measurement, when LEAST_RUNS fit into them */
 #define SLOWLY 1e-3 /* of the learning rate: the weights stay what they are at the beginning */
-#define CHALLENGE_TOKENS 3.4e6 /* of the books' validation text; for how long scoring would take   \
-                                */
+#define CHALLENGE_TOKENS                                                                           \
+    3.4e6 /* of the books' validation text; for how long scoring would take                        \
+           */
 
 static struct session session;
 static fw_device *device;
@@ -425,7 +426,8 @@ static void open_session(int argc, char **argv) {
         arguments.overrides[arguments.n_overrides++] = argv[i];
     const uint32_t kinds = CONFIG_BIND(FW_DEVICE) | CONFIG_BIND(FW_TOKENIZER) |
                            CONFIG_BIND(FW_ATTENTION) | CONFIG_BIND(FW_OPTIMIZER) |
-                           CONFIG_BIND(FW_AVERAGER) | CONFIG_BIND(FW_CACHE);
+                           CONFIG_BIND(FW_AVERAGER) | CONFIG_BIND(FW_QUANTIZER) |
+                           CONFIG_BIND(FW_CACHE);
     stop_on(session_open(&arguments, path, NULL, kinds, &session, &error), &error);
     open_table();
     session.progress.interval = (double)INFINITY; /* the table says all */
@@ -491,7 +493,8 @@ static void open_models(void) {
                                           .vocabulary = session.table->vocabulary,
                                           .batch = micro_batch(),
                                           .tokens = sequence,
-                                          .training = true};
+                                          .training = true,
+                                          .compute_copies = session.experiment->run.qat_below > 0};
     stop_on(model_create(&options, &trained, &error), &error);
     stop_on(model_initialise(trained, &error), &error);
     static struct train_options training_options;

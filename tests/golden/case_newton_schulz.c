@@ -112,6 +112,7 @@ static fw_status run_device(fw_device *device, struct stack *stack, fw_error *er
     return status;
 }
 
+/* The tolerances of a device that rounds are reasoned in model_step.c. */
 static void compare(const struct stack *stack, bool exact, struct verdicts *verdicts) {
     struct error_sum plain = {0}, explained = {0}, ours = {0}, record = {0}, rounding = {0};
     for (int64_t i = 0; i < stack->count; i++) {

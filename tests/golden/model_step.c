@@ -135,7 +135,9 @@ static fw_status add_matrix(const struct model_case *m, uint32_t index,
     return status;
 }
 
-/* A device that rounds does so in other places than the record: both are off by as much. */
+/* A device that rounds to bfloat16 does so in other places than the record, and is off its float64
+ * twin by about as much: by how much the twin measures, `rounding`. Two such errors are at most
+ * twice that apart; 2e-2 is what summing in another order makes of it. */
 static void muon_lines(const char *bank, const struct muon_errors *errors, bool exact,
                        struct verdicts *verdicts) {
     char quantity[64], plain[64];

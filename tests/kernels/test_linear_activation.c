@@ -75,8 +75,8 @@ static double slope_at(uint32_t kind, double h) {
            (2.0 * step);
 }
 
-/* bfloat16 rounds at most the pre-activation and the result, each to 2^-9, and a square doubles
- * what was before it: 2^-9 * 3 at worst, of which the root of the mean square is less than half. */
+/* bfloat16 rounds at most the pre-activation and the result, each off by 2^-9 as a root mean
+ * square, and a square doubles what was before it: 2^-9 * sqrt(5) in all. */
 static void expect_forward(problem *p, const double *hidden) {
     double *want = zeros(p->n * p->m);
     for (int64_t i = 0; i < p->n * p->m; i++)
