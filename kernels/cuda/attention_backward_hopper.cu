@@ -1,14 +1,14 @@
 /* Attention backward on Hopper (Dao 2023; Shah et al. 2024): heads of 64, as many keys as queries.
  *
- * A block of threads owns one query head of one sequence (or several, one after another, that share
- * a key/value head), so that every sum has one order: it walks blocks of 128 keys and, for each,
- * the blocks of 64 queries that see them. Two warpgroups of 64 keys each form S^T = K Q^T and dP^T
- * = V dY^T, hence P^T and dS^T in the registers where the products dV += P^T dY and dK += dS^T Q
- * want them; dS^T also goes to shared memory, where a third warpgroup forms dQ^T += K^T dS^T and
- * adds it to float32 scratch, always from the same thread. That warpgroup's first thread also feeds
- * the tiles of queries by TMA. When a key/value head has an even number of query heads, two blocks
- * form a cluster, take half of them each, and exchange their sums of dK and dV through shared
- * memory: one finishes dK, the other dV.
+ * A cluster of two blocks of threads owns one key/value head of one sequence and the query heads
+ * that share it, so that every sum has one order: it walks spans of 256 keys, 128 to a block, and,
+ * for each, the heads and the blocks of 64 queries that see them. Two warpgroups of 64 keys each
+ * form S^T = K Q^T and dP^T = V dY^T, hence P^T and dS^T in the registers where the products
+ * dV += P^T dY and dK += dS^T Q want them; dS^T also goes to shared memory, where a third warpgroup
+ * forms dQ^T += K^T dS^T. The two blocks exchange halves of it, so that each has 32 queries' sum
+ * over the whole span, and add that to float32 scratch, always from the same thread: this traffic
+ * through the second-level cache is what limits narrower spans. The third warpgroup's first thread
+ * also feeds the tiles of queries by TMA.
  *
  * Per 128 x 128 scores: 2560 cycles of the matrix units, 1024 of the exponentials, about 2100 of
  * shared memory. */
@@ -22,18 +22,19 @@
 
 namespace {
 
-constexpr int WIDTH = 64, QUERIES = 64, KEYS = 128;
+constexpr int WIDTH = 64, QUERIES = 64, KEYS = 128, SPAN = 2 * KEYS;
 constexpr int STAGES = 4, SLOPE_STAGES = 2;
 constexpr int TILE = 64 * WIDTH; /* elements: 64 rows of 128 bytes */
 constexpr int SCORE_WARPS = 8, THREADS = 3 * 128;
 
 struct parameters {
-    CUtensorMap q, k, v, d_y, d_q; /* boxes of 64 positions of one head */
-    CUtensorMap d_k, d_v;          /* boxes of 16 */
-    float4 *d_q_partial;           /* [B,H,query blocks][8][128]: one float4 of every thread */
-    const float *statistics;       /* attention_rows::parameters */
-    int query_blocks, key_blocks, groups, heads_each; /* heads_each: of one block of threads */
-    int window;                                       /* INT_MAX: none */
+    CUtensorMap q, k, v, d_y; /* boxes of 64 positions of one head */
+    CUtensorMap d_q;          /* boxes of 32 */
+    CUtensorMap d_k, d_v;     /* boxes of 16 */
+    float4 *d_q_partial;      /* [B,H,query blocks][8][128]: one float4 of every thread */
+    const float *statistics;  /* attention_rows::parameters */
+    int query_blocks, spans, groups, heads_each; /* heads_each: query heads of a key/value head */
+    int window;                                  /* INT_MAX: none */
     float scale;
     bool add_to_d_v; /* d_v holds something to add to */
 };
@@ -43,38 +44,37 @@ __device__ __forceinline__ int last_query_block(const parameters &p, int last_ke
     return p.window == INT_MAX ? last : min(last, (last_key + p.window - 1) / QUERIES);
 }
 
-/* The (key block, head, query block) triples in the order in which everyone walks them. Every other
- * turn goes backwards: the queries just used are still in the second-level cache. */
+/* The (span, head, query block) triples in the order in which everyone walks them. Every other turn
+ * goes backwards: the queries just used are still in the second-level cache. */
 struct walk {
-    int key_block, head, at, n; /* of n query blocks */
+    int span, head, at, n; /* of n query blocks */
 
     __device__ __forceinline__ void begin(const parameters &p) {
-        key_block = head = at = 0;
-        n = last_query_block(p, KEYS - 1) + 1;
+        span = head = at = 0;
+        n = last_query_block(p, SPAN - 1) + 1;
     }
-    __device__ __forceinline__ bool done(const parameters &p) const {
-        return key_block >= p.key_blocks;
-    }
+    __device__ __forceinline__ bool done(const parameters &p) const { return span >= p.spans; }
+    __device__ __forceinline__ int first() const { return span * (SPAN / QUERIES); }
     __device__ __forceinline__ bool backwards(const parameters &p) const {
-        return (key_block * p.heads_each + head) & 1;
+        return (span * p.heads_each + head) & 1;
     }
     __device__ __forceinline__ int query_block(const parameters &p) const {
-        return 2 * key_block + (backwards(p) ? n - 1 - at : at);
+        return first() + (backwards(p) ? n - 1 - at : at);
     }
     __device__ __forceinline__ void next(const parameters &p) {
         if (++at < n) return;
         at = 0;
         if (++head < p.heads_each) return;
         head = 0;
-        key_block++;
-        n = last_query_block(p, key_block * KEYS + KEYS - 1) - 2 * key_block + 1;
+        span++;
+        n = last_query_block(p, span * SPAN + SPAN - 1) - first() + 1;
     }
 };
 
-/* The sequence, key/value head and query heads of a block of threads. */
+/* The sequence, key/value head and first query head of a cluster. */
 struct place {
-    int sequence, group, first_head; /* heads [first_head, first_head + heads_each) */
-    int rank;
+    int sequence, group, first_head;
+    int rank;     /* of the block in its cluster */
     int64_t unit; /* sequence * heads + first_head */
 };
 
@@ -83,16 +83,17 @@ struct memory {
     __nv_bfloat16 q[STAGES][TILE], d_y[STAGES][TILE];
     __nv_bfloat16 k[2][2 * TILE], v[2][2 * TILE];
     __nv_bfloat16 slopes[SLOPE_STAGES][2 * TILE]; /* dS^T: a row of 64 queries for each key */
-    __nv_bfloat16 finished[2][TILE];              /* of each warpgroup, on the way out */
-    __nv_bfloat16 d_q[TILE];
-    float exchange[SCORE_WARPS][1024];
+    __nv_bfloat16 d_k[2][TILE], d_v[2][TILE];     /* of each warpgroup, on the way out */
+    __nv_bfloat16 d_q[TILE / 2];
+    float4 exchange[2][4][128]; /* of every other turn: four float4 of every thread */
     float statistics[STAGES][2][QUERIES];
     place at;
     walk ahead; /* of the loads, and their number: the loading thread's alone */
     uint32_t loads;
     uint64_t loaded[STAGES], keys_loaded[2];
     uint64_t slopes_full[SLOPE_STAGES], slopes_empty[SLOPE_STAGES];
-    uint64_t exchange_full[SCORE_WARPS], exchange_empty[SCORE_WARPS], d_v_loaded[SCORE_WARPS];
+    uint64_t exchange_full[2][4], exchange_empty[2][4]; /* of the warps */
+    uint64_t d_v_loaded[SCORE_WARPS];
 };
 constexpr int MEMORY_BYTES = (int)sizeof(memory);
 
@@ -103,28 +104,26 @@ using namespace hopper;
 constexpr int HELD_STEPS = 6; /* of 8 steps of 16 keys, as left operand of dQ in registers */
 constexpr int SCORE_REGISTERS = 208, QUERY_REGISTERS = 88; /* 2 x 208 + 88 = 3 x 168 */
 
-template <int CLUSTER> __device__ __forceinline__ place find_place(const parameters &p) {
-    const int shared = blockIdx.x / CLUSTER, rank = blockIdx.x % CLUSTER;
+__device__ __forceinline__ place find_place(const parameters &p) {
+    const int shared = blockIdx.x / 2;
     place at;
     at.sequence = shared / p.groups;
     at.group = shared % p.groups;
-    at.first_head = (at.group * CLUSTER + rank) * p.heads_each;
-    at.rank = rank;
-    at.unit = (int64_t)blockIdx.x * p.heads_each;
+    at.first_head = at.group * p.heads_each;
+    at.rank = blockIdx.x % 2;
+    at.unit = (int64_t)shared * p.heads_each;
     return at;
 }
 
 /* ---- feeding ---- */
 
-__device__ __forceinline__ void load_keys(memory &m, const parameters &p, int key_block) {
-    const int buffer = key_block & 1;
-    barrier_expect(&m.keys_loaded[buffer], 4 * TILE * sizeof(__nv_bfloat16));
+__device__ __forceinline__ void load_keys(memory &m, const parameters &p, int span) {
+    uint64_t *barrier = &m.keys_loaded[span & 1];
+    barrier_expect(barrier, 4 * TILE * sizeof(__nv_bfloat16));
     for (int half = 0; half < 2; half++) {
-        const int row = key_block * KEYS + half * 64;
-        load_4d(m.k[buffer] + half * TILE, &p.k, &m.keys_loaded[buffer], 0, row, m.at.group,
-                m.at.sequence);
-        load_4d(m.v[buffer] + half * TILE, &p.v, &m.keys_loaded[buffer], 0, row, m.at.group,
-                m.at.sequence);
+        const int row = span * SPAN + m.at.rank * KEYS + half * 64;
+        load_4d(m.k[span & 1] + half * TILE, &p.k, barrier, 0, row, m.at.group, m.at.sequence);
+        load_4d(m.v[span & 1] + half * TILE, &p.v, barrier, 0, row, m.at.group, m.at.sequence);
     }
 }
 
@@ -163,39 +162,46 @@ load_transposed_keys(uint32_t (&k)[HELD_STEPS][4], const __nv_bfloat16 *tile, in
     for (int i = 0; i < HELD_STEPS; i++) load_blocks_transposed(k[i], address + i * 2048);
 }
 
-/* d_q rows of one block of queries, complete: scaled, turned into rows, and out. */
-__device__ __forceinline__ void finish_d_q(memory &m, const parameters &p, const float (&c)[32],
-                                           int head, int query_block, int warp, int lane) {
+/* This thread's part of dQ^T for 32 queries: four float4, of columns 8 j + {0, 1} of two rows. */
+typedef float4 query_part[4];
+
+/* d_q of 32 queries, complete: scaled, turned into rows, and out. */
+__device__ __forceinline__ void finish_d_q(memory &m, const parameters &p, const query_part &x,
+                                           int head, int position, int warp, int lane) {
     if (threadIdx.x % 128 == 0) bulk_wait_read<0>();
     named_sync(1, 128);
     const int block = lane / 8, row = (block >> 1) * 8 + lane % 8;
     const int piece = (2 * warp + (block & 1)) ^ (lane % 8);
     const uint32_t address = shared_address(m.d_q) + row * 128 + piece * 16;
 #pragma unroll
-    for (int j = 0; j < 8; j += 2) {
-        const float *x = c + 4 * j;
-        const uint32_t r[4] = {
-            pack(x[0] * p.scale, x[1] * p.scale), pack(x[2] * p.scale, x[3] * p.scale),
-            pack(x[4] * p.scale, x[5] * p.scale), pack(x[6] * p.scale, x[7] * p.scale)};
+    for (int j = 0; j < 4; j += 2) {
+        const uint32_t r[4] = {pack(x[j].x * p.scale, x[j].y * p.scale),
+                               pack(x[j].z * p.scale, x[j].w * p.scale),
+                               pack(x[j + 1].x * p.scale, x[j + 1].y * p.scale),
+                               pack(x[j + 1].z * p.scale, x[j + 1].w * p.scale)};
         store_blocks_transposed(address + j * 1024, r);
     }
     fence_async();
     named_sync(1, 128);
     if (threadIdx.x % 128 == 0) {
-        store_4d(&p.d_q, m.d_q, 0, query_block * QUERIES, m.at.first_head + head, m.at.sequence);
+        store_4d(&p.d_q, m.d_q, 0, position, m.at.first_head + head, m.at.sequence);
         bulk_commit();
     }
 }
 
-/* Which of the two halves of 64 keys a block of queries sees. */
-__device__ __forceinline__ bool sees(const parameters &p, int query_block, int key0) {
-    return query_block >= key0 / QUERIES && query_block <= last_query_block(p, key0 + 63);
+/* Slopes of a turn are written after all products of the turn before: its tiles may be loaded over.
+ * In its second turn, everyone has left the span before. */
+__device__ __forceinline__ void feed(memory &m, const parameters &p, const walk &now,
+                                     uint32_t turn) {
+    if (turn > 0) load_queries(m, p);
+    if (now.at == 1 && now.head == 0 && now.span + 1 < p.spans) load_keys(m, p, now.span + 1);
 }
 
 /* dQ^T += K^T dS^T over the steps [FROM, TO) of 16 keys. */
 template <int FROM, int TO>
-__device__ __forceinline__ void multiply_slopes(float (&c)[32], const uint32_t (&k)[HELD_STEPS][4],
-                                                uint64_t keys, uint64_t slopes) {
+__device__ __forceinline__ void
+multiply_slopes(float (&c)[32], const uint32_t (&k)[HELD_STEPS][4], uint64_t keys, uint64_t slopes,
+                memory &m, const parameters &p, const walk &now, uint32_t turn) {
     wgmma_fence();
 #pragma unroll
     for (int i = FROM; i < TO; i++)
@@ -204,68 +210,89 @@ __device__ __forceinline__ void multiply_slopes(float (&c)[32], const uint32_t (
         else
             product<64, 1, 1>::ss(c, keys + i * 128, slopes + i * 128, 1);
     wgmma_commit();
+    if (threadIdx.x % 128 == 0) feed(m, p, now, turn);
+    __syncwarp();
     wgmma_wait<0>();
     wgmma_hold(c);
 }
 
-__device__ __forceinline__ float4 quarter(const float (&c)[32], int j) {
-    return make_float4(c[4 * j], c[4 * j + 1], c[4 * j + 2], c[4 * j + 3]);
+/* Send the neighbour the 32 queries that it finishes, and add what it sends to those of this block:
+ * columns 32 RANK and on. */
+template <int RANK>
+__device__ __forceinline__ void exchange(memory &m, const float (&c)[32], query_part &sum,
+                                         uint32_t turn, int warp, int lane) {
+    const int slot = turn % 2, thread = threadIdx.x % 128;
+    const uint32_t there = address_in(&m.exchange[slot][0][thread], RANK ^ 1);
+    barrier_wait_cluster(&m.exchange_empty[slot][warp], (turn / 2 & 1) ^ 1);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const float *x = c + 16 * (RANK ^ 1) + 4 * j;
+        store_in(there + j * sizeof m.exchange[0][0], x[0], x[1], x[2], x[3]);
+    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive_in(address_in(&m.exchange_full[slot][warp], RANK ^ 1));
+    barrier_wait_cluster(&m.exchange_full[slot][warp], turn / 2 & 1);
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const float *x = c + 16 * RANK + 4 * j;
+        const float4 y = m.exchange[slot][j][thread];
+        sum[j] = make_float4(x[0] + y.x, x[1] + y.y, x[2] + y.z, x[3] + y.w);
+    }
+    __syncwarp();
+    if (lane == 0) barrier_arrive_in(address_in(&m.exchange_empty[slot][warp], RANK ^ 1));
 }
 
-template <bool ADD_IN_REGISTERS>
+/* Which of 64 keys' slopes a block of queries has. */
+__device__ __forceinline__ bool sees(const parameters &p, int query_block, int key0) {
+    return query_block >= key0 / QUERIES && query_block <= last_query_block(p, key0 + 63);
+}
+
+template <int RANK>
 __device__ __forceinline__ void query_turn(memory &m, const parameters &p, const walk &now,
                                            uint32_t turn, const uint32_t (&k)[HELD_STEPS][4],
                                            int warp, int lane) {
     const int query_block = now.query_block(p), slot = turn % SLOPE_STAGES;
-    const int oldest = max(0, query_block * QUERIES - p.window + 1) / KEYS;
-    const bool first = p.window == INT_MAX ? now.key_block == 0 : now.key_block == oldest;
-    const bool final = now.key_block == query_block / 2;
+    const bool first = now.span == max(0, query_block * QUERIES - p.window + 1) / SPAN;
+    const bool final = now.span == query_block / (SPAN / QUERIES);
     float4 *partial = p.d_q_partial +
-                      ((m.at.unit + now.head) * p.query_blocks + query_block) * 1024 +
+                      ((m.at.unit + now.head) * p.query_blocks + query_block) * 1024 + RANK * 512 +
                       threadIdx.x % 128;
     float c[32];
-    const bool add = !first && (final || ADD_IN_REGISTERS);
-    if (add)
 #pragma unroll
-        for (int j = 0; j < 8; j++) {
+    for (int j = 0; j < 32; j++) c[j] = 0.0f;
+    if (final && !first)
+#pragma unroll
+        for (int j = 0; j < 4; j++) {
             const float4 x = load_again(partial + j * 128);
-            c[4 * j] = x.x, c[4 * j + 1] = x.y, c[4 * j + 2] = x.z, c[4 * j + 3] = x.w;
+            float *to = c + 16 * RANK + 4 * j;
+            to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
         }
-    else
-#pragma unroll
-        for (int j = 0; j < 32; j++) c[j] = 0.0f;
+    const uint64_t slopes = descriptor(m.slopes[slot]), keys = descriptor(m.k[now.span & 1]);
+    const int key0 = now.span * SPAN + RANK * KEYS;
+    const bool low = sees(p, query_block, key0), high = sees(p, query_block, key0 + 64);
     barrier_wait(&m.slopes_full[slot], turn / SLOPE_STAGES & 1);
-    /* Slopes of this turn are written after all products of the turn before: its tiles are free. */
-    if (threadIdx.x % 128 == 0) {
-        if (turn > 0) load_queries(m, p);
-        if (now.at == 1 && now.head == 0 && now.key_block + 1 < p.key_blocks)
-            load_keys(m, p, now.key_block + 1);
-    }
-    __syncwarp();
-    const uint64_t slopes = descriptor(m.slopes[slot]);
-    const uint64_t keys = descriptor(m.k[now.key_block & 1]);
-    const bool low = sees(p, query_block, now.key_block * KEYS);
-    const bool high = sees(p, query_block, now.key_block * KEYS + 64);
     if (low && high)
-        multiply_slopes<0, 8>(c, k, keys, slopes);
+        multiply_slopes<0, 8>(c, k, keys, slopes, m, p, now, turn);
     else if (low)
-        multiply_slopes<0, 4>(c, k, keys, slopes);
+        multiply_slopes<0, 4>(c, k, keys, slopes, m, p, now, turn);
+    else if (high)
+        multiply_slopes<4, 8>(c, k, keys, slopes, m, p, now, turn);
     else
-        multiply_slopes<4, 8>(c, k, keys, slopes);
+        multiply_slopes<0, 0>(c, k, keys, slopes, m, p, now, turn);
     if (lane == 0) barrier_arrive(&m.slopes_empty[slot]);
-    if (final) {
-        finish_d_q(m, p, c, now.head, query_block, warp, lane);
-        return;
-    }
-    if (first || ADD_IN_REGISTERS)
+    query_part sum;
+    exchange<RANK>(m, c, sum, turn, warp, lane);
+    if (final)
+        finish_d_q(m, p, sum, now.head, query_block * QUERIES + RANK * 32, warp, lane);
+    else if (first)
 #pragma unroll
-        for (int j = 0; j < 8; j++) __stcg(partial + j * 128, quarter(c, j));
+        for (int j = 0; j < 4; j++) __stcg(partial + j * 128, sum[j]);
     else
 #pragma unroll
-        for (int j = 0; j < 8; j++) add_to(partial + j * 128, quarter(c, j));
+        for (int j = 0; j < 4; j++) add_to(partial + j * 128, sum[j]);
 }
 
-template <bool ADD_IN_REGISTERS>
+template <int RANK>
 __device__ __forceinline__ void query_warpgroup(memory &m, const parameters &p, int warp,
                                                 int lane) {
     walk now;
@@ -280,11 +307,12 @@ __device__ __forceinline__ void query_warpgroup(memory &m, const parameters &p, 
     now.begin(p);
     while (!now.done(p)) {
         uint32_t k[HELD_STEPS][4];
-        const int key_block = now.key_block;
-        barrier_wait(&m.keys_loaded[key_block & 1], key_block / 2 & 1);
-        load_transposed_keys(k, m.k[key_block & 1], warp, lane);
-        for (; now.key_block == key_block; now.next(p), turn++)
-            query_turn<ADD_IN_REGISTERS>(m, p, now, turn, k, warp, lane);
+        const int span = now.span;
+        barrier_wait(&m.keys_loaded[span & 1], span / 2 & 1);
+        load_transposed_keys(k, m.k[span & 1], warp, lane);
+        for (; now.span == span; now.next(p), turn++) {
+            query_turn<RANK>(m, p, now, turn, k, warp, lane);
+        }
     }
     if (threadIdx.x % 128 == 0) bulk_wait<0>();
 }
@@ -431,8 +459,8 @@ __device__ __forceinline__ void score_head(score_state &s, memory &m, const para
     const int first = s.key0 / QUERIES, last = last_query_block(p, s.key0 + 63);
     const int step = backwards ? -1 : 1, n = max(0, last - first + 1);
     const int before = n == 0      ? 0
-                       : backwards ? 2 * now.key_block + now.n - 1 - last
-                                   : first - 2 * now.key_block;
+                       : backwards ? now.first() + now.n - 1 - last
+                                   : first - now.first();
     int block = backwards ? last : first;
     for (int i = 0; i < before; i++) pass_slopes(s, m, turn + i, nullptr, lane);
     if (n > 0) {
@@ -449,80 +477,50 @@ __device__ __forceinline__ void score_head(score_state &s, memory &m, const para
 
 /* ---- dK and dV on their way out: 16 rows for each warp, which needs no one else ---- */
 
-/* Where this warp's 16 rows wait in shared memory, and in the tensor. */
-struct strip {
-    __nv_bfloat16 *rows;
-    int position, group, sequence, lane;
-    __device__ __forceinline__ uint32_t address() const { /* of blocks of columns 0 and 1 */
-        return shared_address(rows) + lane % 16 * 128 + (((lane >> 4) ^ (lane & 7)) << 4);
-    }
-};
+/* Of 16 rows of 128 bytes, swizzled: the address that this lane gives for blocks of columns 0, 1.
+ */
+__device__ __forceinline__ uint32_t strip_address(const __nv_bfloat16 *rows, int lane) {
+    return shared_address(rows) + lane % 16 * 128 + (((lane >> 4) ^ (lane & 7)) << 4);
+}
 
-__device__ __forceinline__ void finish_strip(const strip &at, const CUtensorMap *map,
-                                             const float (&c)[32], float factor, bool add) {
-    if (!add && at.lane == 0) bulk_wait_read<0>();
+/* Rows [position, position + 16) of dK or dV through `rows` in shared memory, which hold what to
+ * add to or, without `add`, may still be on their way out from before. */
+__device__ __forceinline__ void finish_strip(const memory &m, const CUtensorMap *map,
+                                             __nv_bfloat16 *rows, const float (&c)[32],
+                                             float factor, bool add, int position, int lane) {
+    const uint32_t address = strip_address(rows, lane);
+    if (!add && lane == 0) bulk_wait_read<0>();
     __syncwarp();
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         uint32_t r[4] = {0, 0, 0, 0};
-        if (add) load_blocks(r, at.address() ^ (i << 5));
+        if (add) load_blocks(r, address ^ (i << 5));
         const float *x = c + 8 * i;
 #pragma unroll
         for (int j = 0; j < 4; j++)
             r[j] = pack(fmaf(x[2 * j], factor, __uint_as_float(r[j] << 16)),
                         fmaf(x[2 * j + 1], factor, __uint_as_float(r[j] & 0xffff0000u)));
-        store_blocks(at.address() ^ (i << 5), r);
+        store_blocks(address ^ (i << 5), r);
     }
     fence_async();
     __syncwarp();
-    if (at.lane == 0) {
-        store_4d(map, at.rows, 0, at.position, at.group, at.sequence);
+    if (lane == 0) {
+        store_4d(map, rows, 0, position, m.at.group, m.at.sequence);
         bulk_commit();
     }
 }
 
-/* Give `away` to the neighbour, who adds it to what it keeps, and add what it gives to `keep`. */
-__device__ __forceinline__ void exchange(memory &m, const float (&away)[32], float (&keep)[32],
-                                         int warp, int lane, int rank, int key_block) {
-    float *buffer = m.exchange[warp];
-    const uint32_t there = address_in(buffer, rank ^ 1) + lane * 16;
-    barrier_wait_cluster(&m.exchange_empty[warp], (key_block & 1) ^ 1);
-#pragma unroll
-    for (int j = 0; j < 8; j++)
-        store_in(there + j * 512, away[4 * j], away[4 * j + 1], away[4 * j + 2], away[4 * j + 3]);
-    __syncwarp();
-    if (lane == 0) barrier_arrive_in(address_in(&m.exchange_full[warp], rank ^ 1));
-    barrier_wait_cluster(&m.exchange_full[warp], key_block & 1);
-#pragma unroll
-    for (int j = 0; j < 8; j++) {
-        const float4 x = *reinterpret_cast<const float4 *>(buffer + j * 128 + lane * 4);
-        keep[4 * j] += x.x, keep[4 * j + 1] += x.y, keep[4 * j + 2] += x.z, keep[4 * j + 3] += x.w;
-    }
-    __syncwarp();
-    if (lane == 0) barrier_arrive_in(address_in(&m.exchange_empty[warp], rank ^ 1));
+/* This warp's 16 rows in a tile of each of two warpgroups. */
+__device__ __forceinline__ __nv_bfloat16 *strip_of(__nv_bfloat16 (&tiles)[2][TILE], int warp) {
+    return tiles[warp / 4] + warp % 4 * 16 * WIDTH;
 }
 
-template <int CLUSTER>
-__device__ __forceinline__ void finish_keys(score_state &s, memory &m, const parameters &p,
-                                            strip &out, int key_block, int warp) {
-    const int lane = out.lane;
-    if (CLUSTER == 2) {
-        if (m.at.rank == 0)
-            exchange(m, s.d_v, s.d_k, warp, lane, 0, key_block);
-        else
-            exchange(m, s.d_k, s.d_v, warp, lane, 1, key_block);
-    }
-    if (CLUSTER == 1 || m.at.rank == 1) {
-        if (p.add_to_d_v) barrier_wait(&m.d_v_loaded[warp], key_block & 1);
-        finish_strip(out, &p.d_v, s.d_v, 1.0f, p.add_to_d_v);
-    }
-    if (CLUSTER == 1) {
-        strip d_k = out;
-        d_k.rows = reinterpret_cast<__nv_bfloat16 *>(m.exchange[warp]);
-        finish_strip(d_k, &p.d_k, s.d_k, p.scale, false);
-    } else if (m.at.rank == 0) {
-        finish_strip(out, &p.d_k, s.d_k, p.scale, false);
-    }
+__device__ __forceinline__ void finish_keys(const score_state &s, memory &m, const parameters &p,
+                                            int span, int warp, int lane) {
+    const int position = s.key0 + warp % 4 * 16;
+    finish_strip(m, &p.d_k, strip_of(m.d_k, warp), s.d_k, p.scale, false, position, lane);
+    if (p.add_to_d_v) barrier_wait(&m.d_v_loaded[warp], span & 1);
+    finish_strip(m, &p.d_v, strip_of(m.d_v, warp), s.d_v, 1.0f, p.add_to_d_v, position, lane);
 }
 
 /* 64 keys as left operand: 16 rows for this warp, 16 columns to a step. */
@@ -531,47 +529,40 @@ __device__ __forceinline__ void load_left(uint32_t (&k)[4][4], uint32_t address)
     for (int i = 0; i < 4; i++) load_blocks(k[i], address ^ (i << 5));
 }
 
-/* Begin a block of keys: operands, zeros, and what d_v holds already. */
-template <int CLUSTER>
-__device__ __forceinline__ void begin_keys(score_state &s, memory &m, const parameters &p,
-                                           strip &out, int key_block, int warp) {
-    const int buffer = key_block & 1, half = warp / 4, lane = out.lane;
-    s.key0 = key_block * KEYS + half * 64;
-    s.key = s.key0 + warp % 4 * 16 + lane / 4;
-    out.position = s.key0 + warp % 4 * 16;
-    if (p.add_to_d_v && (CLUSTER == 1 || m.at.rank == 1) && lane == 0) {
+/* Begin a span: operands, zeros, and what d_v holds already. */
+__device__ __forceinline__ void begin_keys(score_state &s, memory &m, const parameters &p, int span,
+                                           int warp, int lane) {
+    const int half = warp / 4, strip = warp % 4 * 16;
+    s.key0 = span * SPAN + m.at.rank * KEYS + half * 64;
+    s.key = s.key0 + strip + lane / 4;
+    if (p.add_to_d_v && lane == 0) {
         bulk_wait_read<0>();
         barrier_expect(&m.d_v_loaded[warp], 16 * WIDTH * sizeof(__nv_bfloat16));
-        load_4d(out.rows, &p.d_v, &m.d_v_loaded[warp], 0, out.position, m.at.group, m.at.sequence);
+        load_4d(strip_of(m.d_v, warp), &p.d_v, &m.d_v_loaded[warp], 0, s.key0 + strip, m.at.group,
+                m.at.sequence);
     }
     __syncwarp();
-    barrier_wait(&m.keys_loaded[buffer], key_block / 2 & 1);
-    s.v = descriptor(m.v[buffer] + half * TILE);
-    strip keys = out;
-    keys.rows = m.k[buffer] + half * TILE + warp % 4 * 16 * WIDTH;
-    load_left(s.k, keys.address());
+    barrier_wait(&m.keys_loaded[span & 1], span / 2 & 1);
+    s.v = descriptor(m.v[span & 1] + half * TILE);
+    load_left(s.k, strip_address(m.k[span & 1] + half * TILE + strip * WIDTH, lane));
 #pragma unroll
     for (int i = 0; i < 32; i++) s.d_k[i] = s.d_v[i] = 0.0f;
 }
 
-template <int CLUSTER>
 __device__ __forceinline__ void score_warpgroup(memory &m, const parameters &p, int warp,
                                                 int lane) {
     score_state s;
-    strip out = {m.finished[warp / 4] + warp % 4 * 16 * WIDTH, 0, m.at.group, m.at.sequence, lane};
-    strip slopes = out;
-    slopes.rows = m.slopes[0] + warp * 16 * WIDTH;
-    s.slopes_at = slopes.address();
+    s.slopes_at = strip_address(m.slopes[0] + warp * 16 * WIDTH, lane);
     s.column = lane % 4 * 2;
     walk now;
     uint32_t turn = 0;
     now.begin(p);
     while (!now.done(p)) {
-        const int key_block = now.key_block;
-        begin_keys<CLUSTER>(s, m, p, out, key_block, warp);
-        for (; now.key_block == key_block; turn += now.n, now.at = now.n - 1, now.next(p))
+        const int span = now.span;
+        begin_keys(s, m, p, span, warp, lane);
+        for (; now.span == span; turn += now.n, now.at = now.n - 1, now.next(p))
             score_head(s, m, p, now, turn, lane);
-        finish_keys<CLUSTER>(s, m, p, out, key_block, warp);
+        finish_keys(s, m, p, span, warp, lane);
     }
     if (lane == 0) bulk_wait<0>();
 }
@@ -583,18 +574,17 @@ __device__ __forceinline__ void init_barriers(memory &m) {
         barrier_init(&m.slopes_full[i], SCORE_WARPS);
         barrier_init(&m.slopes_empty[i], 4);
     }
-    for (int i = 0; i < SCORE_WARPS; i++) {
-        barrier_init(&m.exchange_full[i], 1);
-        barrier_init(&m.exchange_empty[i], 1);
-        barrier_init(&m.d_v_loaded[i], 1);
+    for (int i = 0; i < 8; i++) {
+        barrier_init(&m.exchange_full[i / 4][i % 4], 1);
+        barrier_init(&m.exchange_empty[i / 4][i % 4], 1);
     }
+    for (int i = 0; i < SCORE_WARPS; i++) barrier_init(&m.d_v_loaded[i], 1);
     barrier_fence_init();
 }
 
 #endif /* FAIRWAY_HOPPER_CODE */
 
-/* Grid: B * G * CLUSTER blocks of threads. */
-template <int CLUSTER, bool ADD_IN_REGISTERS>
+/* Grid: B * G clusters of two blocks of threads. */
 __global__ void __launch_bounds__(THREADS, 1)
     attention_backward_tiles(const __grid_constant__ parameters p) {
 #ifdef FAIRWAY_HOPPER_CODE
@@ -602,19 +592,22 @@ __global__ void __launch_bounds__(THREADS, 1)
     memory &m = *reinterpret_cast<memory *>(raw);
     const int warp = __shfl_sync(~0u, threadIdx.x / 32, 0), lane = threadIdx.x % 32;
     if (threadIdx.x == 0) {
-        m.at = find_place<CLUSTER>(p);
+        m.at = find_place(p);
         init_barriers(m);
     }
     __syncthreads();
-    if (CLUSTER > 1) cluster_sync();
-    if (warp >= SCORE_WARPS) {
-        registers_fewer<QUERY_REGISTERS>();
-        query_warpgroup<ADD_IN_REGISTERS>(m, p, warp - SCORE_WARPS, lane);
-    } else {
+    cluster_sync();
+    if (warp < SCORE_WARPS) {
         registers_more<SCORE_REGISTERS>();
-        score_warpgroup<CLUSTER>(m, p, warp, lane);
+        score_warpgroup(m, p, warp, lane);
+    } else {
+        registers_fewer<QUERY_REGISTERS>();
+        if (m.at.rank == 0)
+            query_warpgroup<0>(m, p, warp - SCORE_WARPS, lane);
+        else
+            query_warpgroup<1>(m, p, warp - SCORE_WARPS, lane);
     }
-    if (CLUSTER > 1) cluster_sync();
+    cluster_sync(); /* neither leaves while the other may still write to it */
 #endif
 }
 
@@ -703,51 +696,41 @@ fw_status map_tensors(cuda_device *cuda, const fw_flash_attention *a, const layo
     FW_TRY(map_heads(cuda, &p->k, &a->k, 64, error));
     FW_TRY(map_heads(cuda, &p->v, &a->v, 64, error));
     FW_TRY(map_heads(cuda, &p->d_y, &d_y, 64, error));
-    FW_TRY(map_heads(cuda, &p->d_q, &a->d_q, 64, error));
+    FW_TRY(map_heads(cuda, &p->d_q, &a->d_q, 32, error));
     FW_TRY(map_heads(cuda, &p->d_k, &a->d_k, 16, error));
     return map_heads(cuda, &p->d_v, &a->d_v, 16, error);
 }
 
-template <int CLUSTER, bool ADD_IN_REGISTERS>
-fw_status launch_tiles(cuda_device *cuda, const parameters *p, int64_t blocks, fw_error *error) {
-    const auto kernel = attention_backward_tiles<CLUSTER, ADD_IN_REGISTERS>;
-    static const cudaError_t allowed =
-        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, MEMORY_BYTES);
-    CUDA_TRY(cuda, allowed, "attention_backward", error);
-    cudaLaunchAttribute cluster = {};
-    cluster.id = cudaLaunchAttributeClusterDimension;
-    cluster.val.clusterDim.x = CLUSTER;
-    cluster.val.clusterDim.y = cluster.val.clusterDim.z = 1;
-    cudaLaunchConfig_t config = {};
-    config.gridDim = dim3((unsigned)blocks);
-    config.blockDim = dim3(THREADS);
-    config.dynamicSmemBytes = MEMORY_BYTES;
-    config.stream = cuda->stream;
-    config.attrs = &cluster;
-    config.numAttrs = 1;
-    CUDA_TRY(cuda, cudaLaunchKernelEx(&config, kernel, *p), "attention_backward", error);
-    return cuda_launched(cuda, "attention_backward", "attention_backward_tiles", error);
-}
-
-template <bool ADD_IN_REGISTERS>
 fw_status run_tiles(cuda_device *cuda, const fw_flash_attention *a, const layout *l,
                     fw_error *error) {
+    static const cudaError_t allowed = cudaFuncSetAttribute(
+        attention_backward_tiles, cudaFuncAttributeMaxDynamicSharedMemorySize, MEMORY_BYTES);
+    CUDA_TRY(cuda, allowed, "attention_backward", error);
     char *scratch = static_cast<char *>(a->scratch);
     parameters p = {};
     FW_TRY(map_tensors(cuda, a, l, &p, error));
-    const int64_t group = a->q.shape[2] / a->k.shape[2], keyed = a->k.shape[0] * a->k.shape[2];
-    const int cluster = group % 2 == 0 ? 2 : 1;
     p.d_q_partial = reinterpret_cast<float4 *>(scratch);
     p.statistics = reinterpret_cast<const float *>(scratch + l->partial);
     p.query_blocks = (int)l->query_blocks;
-    p.key_blocks = (int)cuda_divide_up(a->q.shape[1], KEYS);
+    p.spans = (int)cuda_divide_up(a->q.shape[1], SPAN);
     p.groups = (int)a->k.shape[2];
-    p.heads_each = (int)group / cluster;
+    p.heads_each = (int)(a->q.shape[2] / a->k.shape[2]);
     p.window = a->window > 0 && a->window < a->q.shape[1] ? (int)a->window : INT_MAX;
     p.scale = a->scale;
     p.add_to_d_v = a->exclude_self || a->accumulate_dv;
-    return cluster == 2 ? launch_tiles<2, ADD_IN_REGISTERS>(cuda, &p, keyed * 2, error)
-                        : launch_tiles<1, ADD_IN_REGISTERS>(cuda, &p, keyed, error);
+    cudaLaunchAttribute cluster = {};
+    cluster.id = cudaLaunchAttributeClusterDimension;
+    cluster.val.clusterDim = {2, 1, 1};
+    cudaLaunchConfig_t launch = {};
+    launch.gridDim = dim3((unsigned)(2 * a->k.shape[0] * a->k.shape[2]));
+    launch.blockDim = dim3(THREADS);
+    launch.dynamicSmemBytes = MEMORY_BYTES;
+    launch.stream = cuda->stream;
+    launch.attrs = &cluster;
+    launch.numAttrs = 1;
+    CUDA_TRY(cuda, cudaLaunchKernelEx(&launch, attention_backward_tiles, p), "attention_backward",
+             error);
+    return cuda_launched(cuda, "attention_backward", "attention_backward_tiles", error);
 }
 
 } /* namespace */
@@ -776,5 +759,5 @@ fw_status cuda_attention_backward_hopper(cuda_device *cuda, const fw_flash_atten
         return fw_fail(error, FW_E_ARGUMENT, "attention_backward: %zu bytes of scratch, needs %zu",
                        a->scratch_bytes, l.bytes);
     FW_TRY(prepare_rows(cuda, a, &l, error));
-    return run_tiles<false>(cuda, a, &l, error);
+    return run_tiles(cuda, a, &l, error);
 }
