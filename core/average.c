@@ -23,7 +23,7 @@ static fw_status allocate(struct averaging *a, fw_error *error) {
                        "the averager asks for %u state slots; at most %d fit", a->averager->n_slots,
                        FW_MAX_SLOTS);
     for (uint32_t i = 0; i < a->averager->n_slots; i++)
-        FW_TRY(model_new_arena(a->model, &a->slot[i], error));
+        FW_TRY(model_new_arena(a->model, "its averages", &a->slot[i], error));
     const uint32_t n = model_n_weights(a->model);
     a->tensors = calloc(n, sizeof *a->tensors);
     if (a->tensors == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the averager");

@@ -36,6 +36,7 @@ struct run_keys {
     int64_t checkpoint_every; /* steps; 0: none */
     int64_t size_limit;       /* bytes of artifact and code, 16,000,000 */
     bool fit_size;            /* lower the quantizer's rate until they fit */
+    bool deterministic;       /* the device decides nothing by timing */
 };
 
 enum data_shuffle { SHUFFLE_NONE, SHUFFLE_DOCUMENTS, SHUFFLE_SEQUENCES };
@@ -97,8 +98,10 @@ struct experiment {
     struct plugin_choice optimizer[OPTIMIZER_GROUPS];
     struct plugin_choice *attention; /* model.layers entries */
     const uint8_t *value_layers;     /* model.layers flags: value embeddings there */
-    char hash[65];                   /* of what decides the results, see config_text */
-    char seedless_hash[65];          /* the same without run.seed: what repeated runs share */
+    const char *passed_over; /* why run.device = auto passed over a CUDA plugin that is there but
+                                cannot be loaded; NULL: it did not */
+    char hash[65];           /* of what decides the results, see config_text */
+    char seedless_hash[65];  /* the same without run.seed: what repeated runs share */
 };
 
 struct config;

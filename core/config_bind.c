@@ -130,13 +130,28 @@ static fw_status bind(struct config *config, struct registry *registry,
 
 /* ---- Devices ---- */
 
-static bool has_device(struct registry *registry, const char *name) {
+/* A plugin that is there but cannot be loaded, for want of a library say, is no device either, but
+ * that is worth a word. */
+static bool has_cuda(struct config *config, struct registry *registry) {
     const struct registry_entry *entry = NULL;
-    if (registry_find(registry, FW_DEVICE, name, &entry, NULL) != FW_OK) return false;
+    fw_error why = {.struct_size = sizeof why};
+    const fw_status status = registry_find(registry, FW_DEVICE, "cuda", &entry, &why);
+    if (status != FW_OK && status != FW_E_NOT_FOUND)
+        config->experiment.passed_over = config_keep_text(config, "%s", why.message);
+    if (status != FW_OK) return false;
     const fw_device_driver *driver = entry->plugin->vtable;
     uint32_t count = 0;
-    fw_error why = {.struct_size = sizeof why};
     return driver->count(&count, &why) == FW_OK && count > 0;
+}
+
+/* run.deterministic switches off whatever the device would decide by timing. */
+static void make_deterministic(const struct plugin_choice *device) {
+    const fw_plugin *plugin = device->entry->plugin;
+    for (uint32_t i = 0; i < plugin->n_params; i++) {
+        const fw_param *param = param_at(plugin->params, i);
+        if (param->type == FW_PARAM_BOOL && strncmp(param->key, "time_", 5) == 0)
+            device->values[i].integer = 0;
+    }
 }
 
 /* Kinds whose work runs on the device must be able to run on the one chosen. */
@@ -182,7 +197,7 @@ static fw_status bind_section(struct config *config, struct registry *registry, 
     if (section->kind == FW_DEVICE) {
         choice->name = config->experiment.run.device;
         if (wanted && strcmp(choice->name, "auto") == 0)
-            choice->name = has_device(registry, "cuda") ? "cuda" : "cpu";
+            choice->name = has_cuda(config, registry) ? "cuda" : "cpu";
         config->experiment.run.device = choice->name;
     } else {
         FW_TRY(choose(config, section->name, section->default_plugin, &choice->name, error));
@@ -190,6 +205,8 @@ static fw_status bind_section(struct config *config, struct registry *registry, 
     if (!wanted) return FW_OK;
     const struct sections sections = {.names = {section->name}, .n = 1};
     FW_TRY(bind(config, registry, &sections, choice, error));
+    if (section->kind == FW_DEVICE && config->experiment.run.deterministic)
+        make_deterministic(choice);
     return check_device(config, section->name, choice, error);
 }
 

@@ -62,6 +62,9 @@ static const struct core_key run_keys[] = {
     FLAG(
         "fit_size", "yes", run.fit_size,
         "when the artifact is too large, lower the rate of a quantizer that has one until it fits"),
+    FLAG("deterministic", "no", run.deterministic,
+         "the device decides nothing by timing, so that runs on it repeat bit for bit; a CPU "
+         "repeats anyway"),
 };
 
 static const char *const shuffles[] = {"none", "documents", "sequences", NULL};

@@ -342,7 +342,8 @@ fw_status host_open_device(struct host *host, const struct plugin_choice *choice
     fw_status status = driver->count(&count, &why);
     if (status != FW_OK) return choice_fail(choice, status, why.message, error);
     if (count == 0)
-        return fw_fail(error, FW_E_NOT_FOUND, "there is no %s device%s%s",
+        return fw_fail(error, FW_E_NOT_FOUND,
+                       "there is no %s device%s%.600s; run.device = auto takes what is there",
                        choice->entry->plugin->id, why.message[0] != '\0' ? ": " : "", why.message);
     fw_device *device = NULL;
     status = driver->create(&host->table, choice->values, ordinal_of(choice), &device, &why);

@@ -53,8 +53,14 @@ float *model_gradients(const struct model *model); /* device; NULL unless traini
  * itself. */
 fw_tensor model_compute_copy(const struct model *model, uint32_t index);
 
+/* Device memory; `what` it is for ("the gradients") and what would need less are said when there is
+ * no room. The caller releases it. */
+fw_status model_allocate(const struct model *model, size_t bytes, const char *what, void **memory,
+                         fw_error *error);
+
 /* A zeroed arena on the device, and copies between device and host arenas. */
-fw_status model_new_arena(const struct model *model, float **arena, fw_error *error);
+fw_status model_new_arena(const struct model *model, const char *what, float **arena,
+                          fw_error *error);
 void model_free_arena(const struct model *model, float *arena);
 fw_status model_download(const struct model *model, const float *arena, float *host,
                          fw_error *error);

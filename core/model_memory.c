@@ -221,6 +221,31 @@ static int64_t most_rows(const struct model *model) {
     return model->max_rows < ROWS ? model->max_rows : ROWS;
 }
 
+/* What takes most of a device's memory are the buffers of a pass, whatever is allocated last. */
+fw_status model_allocate(const struct model *model, size_t bytes, const char *what, void **memory,
+                         fw_error *error) {
+    fw_error why = {.struct_size = sizeof why};
+    const fw_status status = model->device->allocate(model->device, bytes, memory, &why);
+    if (status == FW_OK) return FW_OK;
+    if (status != FW_E_MEMORY) return fw_fail(error, status, "%s", why.message);
+    const long long batch = (long long)model->options.batch;
+    const bool training = model->options.training;
+    const char *key = training ? "run.micro_batch" : "eval.batch";
+    if (batch > 1)
+        return fw_fail(error, status, "no memory for %s (%.3f GB): %.600s; %s = %lld needs less",
+                       what, 1e-9 * (double)bytes, why.message, key, batch / 2);
+    return fw_fail(error, status, "no memory for %s (%.3f GB): %.600s; a smaller %s or [model] %s",
+                   what, 1e-9 * (double)bytes, why.message,
+                   training ? "data.sequence" : "eval.window", "needs less");
+}
+
+static fw_status allocate_pass(struct model *model, size_t bytes, fw_error *error) {
+    char what[128];
+    (void)snprintf(what, sizeof what, "the buffers of passes of %lld x %lld tokens",
+                   (long long)model->options.batch, (long long)model->options.tokens);
+    return model_allocate(model, bytes, what, &model->activations, error);
+}
+
 fw_status model_allocate_activations(struct model *model, fw_error *error) {
     struct carver carver = {NULL, 0};
     model->linear_activation = FW_HAS(model->ops, linear_activation_saved) &&
@@ -237,7 +262,7 @@ fw_status model_allocate_activations(struct model *model, fw_error *error) {
                        model->options.training ? "run.batch_tokens, run.micro_batch"
                                                : "eval.batch, eval.window");
     model->activation_bytes = carver.used;
-    FW_TRY(model->device->allocate(model->device, carver.used, &model->activations, error));
+    FW_TRY(allocate_pass(model, carver.used, error));
     carver = (struct carver){model->activations, 0};
     carve_activations(model, &carver);
     return staging_create(model->device, 2, 3 * (size_t)model->max_rows * sizeof(int32_t),

@@ -221,11 +221,13 @@ static bool has_compute_copy(const struct model *model, uint32_t index) {
 }
 
 fw_status model_allocate_weights(struct model *model, fw_error *error) {
-    FW_TRY(model_new_arena(model, &model->masters, error));
-    if (model->options.training) FW_TRY(model_new_arena(model, &model->gradients, error));
+    FW_TRY(model_new_arena(model, "the weights", &model->masters, error));
+    if (model->options.training)
+        FW_TRY(model_new_arena(model, "the gradients", &model->gradients, error));
     if (model->dtype != FW_F32 || model->options.compute_copies) {
         const size_t bytes = (size_t)model->arena_count * fw_dtype_size(model->dtype);
-        FW_TRY(model->device->allocate(model->device, bytes, &model->compute_arena, error));
+        FW_TRY(model_allocate(model, bytes, "copies of the weights to compute with",
+                              &model->compute_arena, error));
     }
     for (uint32_t i = 0; i < model->n_weights; i++) {
         model->compute[i] = has_compute_copy(model, i)
@@ -265,9 +267,10 @@ static size_t arena_bytes(const struct model *model) {
     return (size_t)model->arena_count * sizeof(float);
 }
 
-fw_status model_new_arena(const struct model *model, float **arena, fw_error *error) {
+fw_status model_new_arena(const struct model *model, const char *what, float **arena,
+                          fw_error *error) {
     void *memory = NULL;
-    FW_TRY(model->device->allocate(model->device, arena_bytes(model), &memory, error));
+    FW_TRY(model_allocate(model, arena_bytes(model), what, &memory, error));
     const fw_status status = model->device->zero(model->device, memory, arena_bytes(model), error);
     if (status == FW_OK)
         *arena = memory;

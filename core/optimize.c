@@ -76,7 +76,7 @@ static fw_status count_state(struct group *group, fw_error *error) {
 static fw_status allocate_state(struct optimizers *o, struct group *group, fw_error *error) {
     FW_TRY(count_state(group, error));
     if (group->state_bytes > 0)
-        FW_TRY(o->device->allocate(o->device, group->state_bytes, &group->state, error));
+        FW_TRY(model_allocate(o->model, group->state_bytes, "its state", &group->state, error));
     char *next = group->state;
     for (uint32_t i = 0; i < group->n_tensors; i++) {
         fw_optimizer_tensor *tensor = &group->tensors[i];
@@ -142,7 +142,8 @@ static fw_status allocate(struct optimizers *o, fw_error *error) {
     FW_TRY(device->allocate(device, sizeof(float), &memory, error));
     o->carried = memory;
     if (o->scratch_bytes == 0) return FW_OK;
-    return device->allocate(device, o->scratch_bytes, &o->scratch, error);
+    return model_allocate(o->model, o->scratch_bytes, "the optimizers' scratch", &o->scratch,
+                          error);
 }
 
 fw_status optimizers_create(const struct experiment *experiment, const fw_host *host,

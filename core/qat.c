@@ -69,7 +69,8 @@ static fw_status allocate(struct qat *q, fw_error *error) {
     FW_TRY(q->device->allocate(q->device, sizeof on, &memory, error));
     q->on = memory;
     FW_TRY(q->device->copy_from_host(q->device, q->on, &on, sizeof on, error));
-    return scratch > 0 ? q->device->allocate(q->device, scratch, &q->scratch, error) : FW_OK;
+    if (scratch == 0) return FW_OK;
+    return model_allocate(q->model, scratch, "its scratch in training", &q->scratch, error);
 }
 
 static fw_status find_tensors(struct qat *q, fw_error *error) {

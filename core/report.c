@@ -344,6 +344,7 @@ static cJSON *make_receipt(const struct session *session, const struct report *r
     (void)cJSON_AddStringToObject(receipt, "config_sha256", experiment->hash);
     (void)cJSON_AddStringToObject(receipt, "experiment_sha256", experiment->seedless_hash);
     (void)cJSON_AddNumberToObject(receipt, "seed", (double)experiment->run.seed);
+    (void)cJSON_AddBoolToObject(receipt, "deterministic", experiment->run.deterministic);
     (void)cJSON_AddNumberToObject(receipt, "parameters", (double)report->parameters);
     (void)cJSON_AddNumberToObject(receipt, "steps", (double)report->training.steps);
     (void)cJSON_AddNumberToObject(receipt, "training_tokens", (double)report->training.tokens);

@@ -35,6 +35,14 @@ static double seconds_left(void *argument) {
     return session->deadline > 0 ? session->deadline - clock_seconds() : INFINITY;
 }
 
+static void warn_of_device(struct session *session) {
+    char message[1200];
+    if (session->experiment->passed_over == NULL) return;
+    (void)snprintf(message, sizeof message, "run.device = auto runs on the CPU: %s",
+                   session->experiment->passed_over);
+    write_log(session, FW_LOG_WARNING, message);
+}
+
 static fw_status open_host(struct session *session, fw_error *error) {
     const struct run_keys *run = &session->experiment->run;
     if (run->threads > 0) omp_set_num_threads((int)run->threads);
@@ -47,6 +55,7 @@ static fw_status open_host(struct session *session, fw_error *error) {
     FW_TRY(host_create(&options, &session->host, error));
     FW_TRY(host_open_device(session->host, &session->experiment->device, error));
     session->services = host_table(session->host);
+    warn_of_device(session);
     return FW_OK;
 }
 

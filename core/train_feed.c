@@ -56,7 +56,8 @@ fw_status feed_create(struct trainer *t, fw_error *error) {
     for (uint32_t i = 0; i < n; i++)
         feed->slots[i] = slot_at(t, memset(staging_memory(feed->staging, i), 0, slot_bytes(t)));
     void *memory = NULL;
-    FW_TRY(t->device->allocate(t->device, all_token_bytes(t), &memory, error));
+    FW_TRY(model_allocate(t->options->model, all_token_bytes(t), "the tokens of a step", &memory,
+                          error));
     feed->tokens = memory;
     return FW_OK;
 }

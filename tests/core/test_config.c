@@ -83,7 +83,7 @@ static void core_values(void **state) {
     (void)state;
     refused("[run]\nsteps = many\n", FW_E_CONFIG, "x.ini:2: [run] steps = many is not an integer");
     refused("[run]\nsteps = -1\n", FW_E_RANGE, "x.ini:2: [run] steps = -1", "0 to 2147483647");
-    refused(STEPS "deterministic = yes\n", FW_E_CONFIG, "x.ini:3", "'deterministic'");
+    refused(STEPS "reproducible = yes\n", FW_E_CONFIG, "x.ini:3", "'reproducible'");
     refused(STEPS "seed = -1\n", FW_E_RANGE, "x.ini:3", "0 to 999999999999999");
     refused(STEPS "[model]\nlayers = 257\n", FW_E_RANGE, "x.ini:4", "1 to 256");
     refused(STEPS "[eval]\nmode = slide\n", FW_E_CONFIG, "x.ini:4", "plain|sliding");
@@ -452,6 +452,60 @@ static void swap(void **state) {
     config_destroy(config);
 }
 
+/* What a device would decide by timing is off, whatever [device] says, and the text says so. */
+static void deterministic(void **state) {
+    (void)state;
+    static const struct {
+        const char *overrides[5];
+        int64_t timed;
+    } cases[] = {{{"run.device=timed", NULL}, 1},
+                 {{"run.device=timed", "device.time_products=no", NULL}, 0},
+                 {{"run.device=timed", "run.deterministic=yes", NULL}, 0},
+                 {{"run.device=timed", "run.deterministic=yes", "device.time_products=yes"}, 0}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct config *config;
+        char *text = NULL;
+        const struct experiment *e = resolve(STEPS, cases[i].overrides, &config);
+        const fw_plugin *plugin = e->device.entry->plugin;
+        assert_string_equal(plugin->params[plugin->n_params - 1].key, "time_products");
+        assert_int_equal(e->device.values[plugin->n_params - 1].integer, cases[i].timed);
+        assert_int_equal(e->device.values[2].integer, 1); /* `fold` has nothing to do with it */
+        assert_int_equal(e->run.deterministic, i >= 2);
+        assert_ok(config_text(config, NULL, &text, &error), &error);
+        assert_non_null(
+            strstr(text, cases[i].timed ? "\ntime_products = yes\n" : "\ntime_products = no\n"));
+        assert_non_null(
+            strstr(text, i >= 2 ? "\ndeterministic = yes\n" : "\ndeterministic = no\n"));
+        free(text);
+        config_destroy(config);
+    }
+    struct config *config; /* a device that times nothing repeats anyway */
+    const char *overrides[] = {"run.deterministic=yes", NULL};
+    assert_true(resolve(STEPS, overrides, &config)->run.deterministic);
+    config_destroy(config);
+}
+
+/* A CUDA plugin that cannot be loaded is passed over, and why is known; one that is asked for by
+ * name is an error. */
+static void a_device_that_cannot_be_loaded(void **state) {
+    (void)state;
+    const char *const directories[] = {".", TEST_STAND_INS};
+    struct registry *whole = registry;
+    write_text("device-cuda.so", "no library");
+    assert_ok(registry_create(directories, 2, &registry, &error), &error);
+    struct config *config;
+    const struct experiment *e = resolve(STEPS, NULL, &config);
+    assert_string_equal(e->run.device, "cpu");
+    assert_non_null(e->passed_over);
+    assert_non_null(strstr(e->passed_over, "device-cuda.so: cannot be loaded"));
+    config_destroy(config);
+    refused(STEPS "device = cuda\n", FW_E_IO, "device-cuda.so: cannot be loaded");
+    registry_destroy(registry);
+    registry = whole;
+    assert_null(resolve(STEPS, NULL, &config)->passed_over); /* no device is no fault */
+    config_destroy(config);
+}
+
 static void text_needs_resolving(void **state) {
     (void)state;
     struct config *config;
@@ -498,6 +552,8 @@ int main(void) {
         in_workspace(hashes_without_seeds),
         in_workspace(places),
         in_workspace(partial_binding),
+        in_workspace(deterministic),
+        in_workspace(a_device_that_cannot_be_loaded),
         in_workspace(swap),
         in_workspace(text_needs_resolving),
         in_workspace(reference),

@@ -209,6 +209,8 @@ static fw_status allocate(fw_device *device, size_t bytes, void **memory, fw_err
     struct wrapped_device *w = self(device);
     assert_null(w->record);
     if (!w->counting) return w->inner->allocate(w->inner, bytes, memory, error);
+    if (w->most > 0 && w->allocated + bytes > w->most)
+        return fw_fail(error, FW_E_MEMORY, "allocate: %zu bytes are free", w->most - w->allocated);
     *memory = (char *)w + w->allocated; /* never looked at */
     w->allocated += (bytes + 255) / 256 * 256;
     return FW_OK;

@@ -29,7 +29,8 @@ struct wrapped_device {
     /* Called after each op that runs; `arguments` is its struct. */
     void (*after)(struct wrapped_device *wrapped, const char *op, const void *arguments);
     void *argument;          /* for `after` */
-    size_t allocated;        /* bytes so far, when counting */
+    size_t allocated;        /* bytes so far, when counting, */
+    size_t most;             /* of this many; 0: any */
     int launches, refusals;  /* graphs launched, captures that came to nothing */
     int waits;               /* fences and others that the host waited for */
     struct recorded *record; /* while capturing */

@@ -25,7 +25,7 @@ with tokenizer 'plugin = sentencepiece'
 refuse "bad.ini:5: .*\(tokenizer sentencepiece needs the key 'model'\|no tokenizer plugin 'sentencepiece'\)" \
   "$fairway" run bad.ini
 with data 'train = txt:foo'; refuse 'bad.ini:5: .*no source is called txt' "$fairway" run bad.ini
-with run 'deterministic = yes'; refuse "bad.ini:5: .*no key 'deterministic'" "$fairway" run bad.ini
+with run 'reproducible = yes'; refuse "bad.ini:5: .*no key 'reproducible'" "$fairway" run bad.ini
 printf 'no section = here\n' >bad.ini; refuse 'bad.ini:1' "$fairway" run bad.ini
 printf '[run\n' >bad.ini; refuse 'bad.ini:1' "$fairway" run bad.ini
 refuse 'missing.ini: .*No such file' "$fairway" run missing.ini

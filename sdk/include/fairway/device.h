@@ -111,7 +111,9 @@ typedef struct fw_device_driver {
     /* What device `ordinal` is. E_NOT_FOUND. */
     fw_status (*describe)(int32_t ordinal, fw_device_info *info, fw_error *error);
 
-    /* `values` as in the plugin's parameter table. The caller destroys what it creates. */
+    /* `values` as in the plugin's parameter table. The caller destroys what it creates. A flag
+     * whose key begins with "time_" lets the device decide something by timing, so that results may
+     * differ in their last bits from run to run; the host sets it to 0 for run.deterministic. */
     fw_status (*create)(const struct fw_host *host, const fw_value *values, int32_t ordinal,
                         fw_device **device, fw_error *error);
     void (*destroy)(fw_device *device);

@@ -13,6 +13,9 @@ static const fw_param params[] = {
 #ifdef STAND_IN_EXTRA
     FW_PARAM_RANGE(FW_PARAM_INT, "extra", "2", 0, 4, "", "what the other one lacks"),
 #endif
+#ifdef STAND_IN_TIMED
+    FW_PARAM_PLAIN(FW_PARAM_BOOL, "time_products", "yes", "decide by timing"),
+#endif
 #ifdef STAND_IN_REQUIRED
     FW_PARAM_PLAIN(FW_PARAM_PATH, "model", NULL, "the model file"),
 #endif
