@@ -119,6 +119,8 @@ fw_status cpu_newton_schulz(fw_device *, const fw_newton_schulz *, fw_error *);
 fw_status cpu_apply_update(fw_device *, const fw_apply_update *, fw_error *);
 fw_status cpu_row_absmax(fw_device *, const fw_row_absmax *, fw_error *);
 fw_status cpu_fake_quantize(fw_device *, const fw_fake_quantize *, fw_error *);
+fw_status cpu_scale_rows_forward(fw_device *, const fw_scale_rows *, fw_error *);
+fw_status cpu_scale_rows_backward(fw_device *, const fw_scale_rows *, fw_error *);
 fw_status cpu_smear_forward(fw_device *, const fw_smear *, fw_error *);
 fw_status cpu_smear_backward(fw_device *, const fw_smear *, fw_error *);
 

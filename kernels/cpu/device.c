@@ -40,7 +40,9 @@ static const fw_ops ops = {.struct_size = sizeof(fw_ops),
                            .row_absmax = cpu_row_absmax,
                            .fake_quantize = cpu_fake_quantize,
                            .smear_forward = cpu_smear_forward,
-                           .smear_backward = cpu_smear_backward};
+                           .smear_backward = cpu_smear_backward,
+                           .scale_rows_forward = cpu_scale_rows_forward,
+                           .scale_rows_backward = cpu_scale_rows_backward};
 
 static fw_status count(uint32_t *n, fw_error *error) {
     if (n == NULL) return fw_fail(error, FW_E_ARGUMENT, "cpu: count is NULL");

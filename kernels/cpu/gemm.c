@@ -108,8 +108,28 @@ static int64_t leading(const fw_tensor *tensor) {
     return tensor->shape[row] > 1 ? tensor->stride[row] : least;
 }
 
+static fw_status check_addend(const fw_gemm *g, int64_t batch, fw_error *error) {
+    FW_TRY(check_operand("addend", &g->addend, g->c.rank, batch, error));
+    for (uint32_t i = 0; i < g->c.rank; i++)
+        if (g->addend.shape[i] != g->c.shape[i] || g->addend.stride[i] != g->c.stride[i])
+            return fw_fail(error, FW_E_SHAPE, "gemm: addend has another shape or stride than c");
+    return FW_OK;
+}
+
+/* The library adds to what is in c. */
+static void copy_addend(const fw_gemm *g, int64_t batch, int64_t rows, int64_t columns) {
+    const uint32_t row = g->c.rank - 2;
+    const float *from = (const float *)g->addend.data;
+    float *to = (float *)g->c.data;
+    for (int64_t i = 0; i < batch; i++)
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t at = (row > 0 ? i * g->c.stride[0] : 0) + r * g->c.stride[row];
+            memcpy(to + at, from + at, (size_t)columns * sizeof *to);
+        }
+}
+
 fw_status cpu_gemm(fw_device *device, const fw_gemm *g, fw_error *error) {
-    CPU_ARGUMENTS("gemm", device, g, error);
+    CPU_ARGUMENTS_SINCE("gemm", device, g, c, error);
     const uint32_t rank = g->c.rank;
     const int64_t batch = rank == 3 ? g->a.shape[0] : 1;
     FW_TRY(check_operand("a", &g->a, rank, batch, error));
@@ -124,7 +144,10 @@ fw_status cpu_gemm(fw_device *device, const fw_gemm *g, fw_error *error) {
                        "gemm: op(a) is [%lld,%lld], op(b) is [%lld,%lld], c is [%lld,%lld]",
                        (long long)m, (long long)k, (long long)inner, (long long)n, (long long)c[0],
                        (long long)c[1]);
+    const int adds = FW_COVERS(g, addend) && g->addend.data != NULL && g->beta != 0.0f;
+    if (adds) FW_TRY(check_addend(g, batch, error));
     if (m == 0 || n == 0 || batch == 0) return FW_OK;
+    if (adds && g->addend.data != g->c.data) copy_addend(g, batch, m, n);
     const cpu_product product = {.transpose_a = g->transpose_a != 0,
                                  .transpose_b = g->transpose_b != 0,
                                  .m = m,

@@ -59,8 +59,7 @@ fw_status cuda_fail(const cuda_device *cuda, cudaError_t code, const char *what,
 #define CUDA_TRY(cuda, call, what, error)                                                          \
     do {                                                                                           \
         const cudaError_t cuda_try_code_ = (call);                                                 \
-        if (cuda_try_code_ != cudaSuccess)                                                         \
-            return cuda_fail(cuda, cuda_try_code_, what, error);                                   \
+        if (cuda_try_code_ != cudaSuccess) return cuda_fail(cuda, cuda_try_code_, what, error);    \
     } while (0)
 
 static inline int64_t cuda_divide_up(int64_t n, int64_t by) { return (n + by - 1) / by; }
@@ -137,6 +136,8 @@ fw_status cuda_newton_schulz(fw_device *, const fw_newton_schulz *, fw_error *);
 fw_status cuda_apply_update(fw_device *, const fw_apply_update *, fw_error *);
 fw_status cuda_row_absmax(fw_device *, const fw_row_absmax *, fw_error *);
 fw_status cuda_fake_quantize(fw_device *, const fw_fake_quantize *, fw_error *);
+fw_status cuda_scale_rows_forward(fw_device *, const fw_scale_rows *, fw_error *);
+fw_status cuda_scale_rows_backward(fw_device *, const fw_scale_rows *, fw_error *);
 fw_status cuda_smear_forward(fw_device *, const fw_smear *, fw_error *);
 fw_status cuda_smear_backward(fw_device *, const fw_smear *, fw_error *);
 size_t cuda_linear_activation_saved(fw_device *, const fw_linear_activation *);

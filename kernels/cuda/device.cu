@@ -47,7 +47,9 @@ static const fw_ops ops = {.struct_size = sizeof(fw_ops),
                            .smear_backward = cuda_smear_backward,
                            .linear_activation_saved = cuda_linear_activation_saved,
                            .linear_activation_forward = cuda_linear_activation_forward,
-                           .linear_activation_backward = cuda_linear_activation_backward};
+                           .linear_activation_backward = cuda_linear_activation_backward,
+                           .scale_rows_forward = cuda_scale_rows_forward,
+                           .scale_rows_backward = cuda_scale_rows_backward};
 
 /* ---- which devices there are ---- */
 

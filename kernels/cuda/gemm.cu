@@ -395,6 +395,18 @@ static int64_t leading(const fw_tensor *tensor) {
     return tensor->shape[row] > 1 ? tensor->stride[row] : least;
 }
 
+static bool adds(const fw_gemm *g) {
+    return FW_COVERS(g, addend) && g->addend.data != NULL && g->beta != 0.0f;
+}
+
+static fw_status check_addend(const fw_gemm *g, int64_t batch, fw_error *error) {
+    FW_TRY(check_operand("addend", &g->addend, g->c.dtype, g->c.rank, batch, error));
+    for (uint32_t i = 0; i < g->c.rank; i++)
+        if (g->addend.shape[i] != g->c.shape[i] || g->addend.stride[i] != g->c.stride[i])
+            return fw_fail(error, FW_E_SHAPE, "gemm: addend has another shape or stride than c");
+    return FW_OK;
+}
+
 static cuda_product product_of(const fw_gemm *g, int64_t batch) {
     const uint32_t row = g->c.rank - 2, column = g->c.rank - 1;
     return (cuda_product){.m = g->c.shape[row],
@@ -407,7 +419,7 @@ static cuda_product product_of(const fw_gemm *g, int64_t batch) {
                           .beta = g->beta,
                           .a = g->a.data,
                           .b = g->b.data,
-                          .add = g->c.data,
+                          .add = adds(g) ? g->addend.data : g->c.data,
                           .c = g->c.data,
                           .lda = leading(&g->a),
                           .ldb = leading(&g->b),
@@ -419,13 +431,14 @@ static cuda_product product_of(const fw_gemm *g, int64_t batch) {
 }
 
 fw_status cuda_gemm(fw_device *device, const fw_gemm *g, fw_error *error) {
-    CUDA_ARGUMENTS("gemm", device, g, error);
+    CUDA_ARGUMENTS_SINCE("gemm", device, g, c, error);
     const uint32_t rank = g->c.rank;
     const int64_t batch = rank == 3 ? g->a.shape[0] : 1;
     FW_TRY(check_operand("a", &g->a, FW_BF16, rank, batch, error));
     FW_TRY(check_operand("b", &g->b, FW_BF16, rank, batch, error));
     const uint32_t dtype = g->c.dtype == FW_F32 ? FW_F32 : FW_BF16;
     FW_TRY(check_operand("c", &g->c, dtype, rank, batch, error));
+    if (adds(g)) FW_TRY(check_addend(g, batch, error));
     const cuda_product p = product_of(g, batch);
     const int64_t *a = &g->a.shape[rank - 2], *b = &g->b.shape[rank - 2];
     const int64_t m = p.transpose_a ? a[1] : a[0], n = p.transpose_b ? b[0] : b[1];

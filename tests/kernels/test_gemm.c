@@ -79,6 +79,41 @@ static void run_case(problem p) {
     expect_product(&p, a, b, before, c);
 }
 
+/* What is added may lie elsewhere, and stays as it is. */
+static void test_addend(void **state) {
+    (void)state;
+    for (uint32_t f32 = 0; f32 < 2; f32++) {
+        const problem p = {.batch = f32 ? 3 : 0,
+                           .m = between(20, 70),
+                           .n = 8 * between(3, 9),
+                           .k = 8 * between(2, 9),
+                           .transpose_b = 1,
+                           .alpha = 1.0,
+                           .beta = 0.5,
+                           .slack = 8,
+                           .c_dtype = f32 ? FW_F32 : compute};
+        const int64_t batch = f32 ? 3 : 1, rows = batch * p.m;
+        array *a = make_random(rows * (p.k + p.slack), compute, 1.0);
+        array *b = make_random(batch * p.n * (p.k + p.slack), compute, 1.0);
+        array *addend = make_random(rows * (p.n + p.slack), p.c_dtype, 1.0);
+        array *before = make_values(addend->host, addend->n, p.c_dtype);
+        array *c = make_poison(addend->n, p.c_dtype);
+        fw_gemm g = {.struct_size = sizeof g,
+                     .transpose_b = 1,
+                     .alpha = 1.0f,
+                     .beta = 0.5f,
+                     .a = view(a, p.batch, p.m, p.k, p.slack),
+                     .b = view(b, p.batch, p.n, p.k, p.slack),
+                     .c = view(c, p.batch, p.m, p.n, p.slack),
+                     .addend = view(addend, p.batch, p.m, p.n, p.slack)};
+        RUN(gemm, &g);
+        expect_product(&p, a, b, before, c);
+        expect_close("the addend", addend, before->host, 0.0);
+        g.addend.shape[g.addend.rank - 1]--;
+        REFUSES(FW_E_SHAPE, gemm, &g);
+    }
+}
+
 static void test_transposes(void **state) {
     (void)state;
     for (int i = 0; i < 4; i++) {
@@ -204,8 +239,9 @@ static void test_refuses(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {OP_TEST(test_transposes), OP_TEST(test_batches),
-                                       OP_TEST(test_long_sum),   OP_TEST(test_real_shapes),
-                                       OP_TEST(test_real_views), OP_TEST(test_refuses)};
+    const struct CMUnitTest tests[] = {OP_TEST(test_transposes),  OP_TEST(test_addend),
+                                       OP_TEST(test_batches),     OP_TEST(test_long_sum),
+                                       OP_TEST(test_real_shapes), OP_TEST(test_real_views),
+                                       OP_TEST(test_refuses)};
     return cmocka_run_group_tests(tests, setup_group, teardown_group);
 }

@@ -257,6 +257,7 @@ FW_AT(fw_gemm, beta, 16);
 FW_AT(fw_gemm, a, 24);
 FW_AT(fw_gemm, b, 104);
 FW_AT(fw_gemm, c, 184);
+FW_AT(fw_gemm, addend, 264);
 
 FW_AT(fw_embedding, struct_size, 0);
 FW_AT(fw_embedding, accumulate, 4);
@@ -454,6 +455,15 @@ FW_AT(fw_row_absmax, reserved, 4);
 FW_AT(fw_row_absmax, x, 8);
 FW_AT(fw_row_absmax, absmax, 88);
 
+FW_AT(fw_scale_rows, struct_size, 0);
+FW_AT(fw_scale_rows, accumulate, 4);
+FW_AT(fw_scale_rows, x, 8);
+FW_AT(fw_scale_rows, scale, 88);
+FW_AT(fw_scale_rows, out, 168);
+FW_AT(fw_scale_rows, d_out, 248);
+FW_AT(fw_scale_rows, d_x, 328);
+FW_AT(fw_scale_rows, d_scale, 408);
+
 FW_AT(fw_fake_quantize, struct_size, 0);
 FW_AT(fw_fake_quantize, levels, 4);
 FW_AT(fw_fake_quantize, step, 8);
@@ -500,6 +510,8 @@ FW_AT(fw_ops, smear_backward, 256);
 FW_AT(fw_ops, linear_activation_saved, 264);
 FW_AT(fw_ops, linear_activation_forward, 272);
 FW_AT(fw_ops, linear_activation_backward, 280);
+FW_AT(fw_ops, scale_rows_forward, 288);
+FW_AT(fw_ops, scale_rows_backward, 296);
 
 FW_AT(fw_optimizer_tensor, struct_size, 0);
 FW_AT(fw_optimizer_tensor, reserved, 4);

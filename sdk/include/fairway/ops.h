@@ -22,14 +22,16 @@
 
 FW_BEGIN_DECLS
 
-/* c = alpha * op(a) op(b) + beta * c. a, b, c have rank 2, or 3 with equal first dimension (a
+/* c = alpha * op(a) op(b) + beta * addend. a, b, c have rank 2, or 3 with equal first dimension (a
  * batch). op(x) is x, or its transpose when the flag is set; op(a) is M x K, op(b) is K x N, c is M
- * x N. c may be compute or F32 (for weight gradients). beta = 0 never reads c. */
+ * x N. c may be compute or F32 (for weight gradients). addend has c's shape, strides and dtype, and
+ * may be c; absent: it is c. beta = 0 never reads it. */
 typedef struct fw_gemm {
     uint32_t struct_size;
     uint32_t transpose_a, transpose_b;
     float alpha, beta;
     fw_tensor a, b, c;
+    fw_tensor addend;
 } fw_gemm;
 
 /* out[n] = table[tokens[n]]. tokens I32 [N], every one in [0, V); table [V,C] compute; out [N,C].
@@ -287,6 +289,16 @@ typedef struct fw_row_absmax {
     fw_tensor x, absmax;
 } fw_row_absmax;
 
+/* Rows times a value each: out[r][i] = scale[r] * x[r][i]. x F32 [R,K], scale F32 [R], out compute.
+ * Backward: d_scale[r] (+)= sum over i of x[r][i] * d_out[r][i], d_x[r][i] (+)= scale[r] *
+ * d_out[r][i], all F32; `accumulate` adds to both. d_x may alias d_out where it does not. */
+typedef struct fw_scale_rows {
+    uint32_t struct_size;
+    uint32_t accumulate;
+    fw_tensor x, scale, out;
+    fw_tensor d_out, d_x, d_scale;
+} fw_scale_rows;
+
 /* With s = max(scale[r], scale_floor): out[r][i] = s * clamp(round_half_even(x[r][i] / s), -levels,
  * levels); where s is zero, zeros. x F32 [R,K], scale F32 [R], out compute [R,K], may alias x when
  * both are F32. With `step` not NULL and step->quantize = 0 it copies x. Its gradient is passed
@@ -340,6 +352,8 @@ typedef struct fw_ops {
     size_t (*linear_activation_saved)(fw_device *, const fw_linear_activation *); /* shapes only */
     fw_status (*linear_activation_forward)(fw_device *, const fw_linear_activation *, fw_error *);
     fw_status (*linear_activation_backward)(fw_device *, const fw_linear_activation *, fw_error *);
+    fw_status (*scale_rows_forward)(fw_device *, const fw_scale_rows *, fw_error *);
+    fw_status (*scale_rows_backward)(fw_device *, const fw_scale_rows *, fw_error *);
 } fw_ops;
 
 FW_END_DECLS
