@@ -16,7 +16,8 @@ namespace {
 #define GATHER_ROWS 4                       /* of a thread, in flight */
 #define CHUNK_ROWS 64                       /* unless the parts would not fit the workspace */
 #define SHARES (BLOCK_THREADS / WARP_LANES) /* of a token's parts, in one block */
-#define LOOKAHEAD 8                         /* rows of a chunk in flight in each thread */
+#define WIDE_COLUMNS 256 /* narrower rows take half as many, for enough threads */
+#define LOOKAHEAD 8      /* rows of a chunk in flight in each thread */
 
 /* Blocks of x threads over the pieces of a row and y rows or chunks. */
 dim3 block_of(int64_t pieces) {
@@ -80,6 +81,17 @@ struct segment {
 
 /* The additions are atomic not because others add to the same numbers, nobody does in this kernel,
  * but because nothing then waits to read the table. */
+__device__ __forceinline__ void add_to(float *to, const float4 &sum) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("red.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(to), "f"(sum.x), "f"(sum.y),
+                 "f"(sum.z), "f"(sum.w)
+                 : "memory");
+#else
+    atomicAdd(to, sum.x), atomicAdd(to + 1, sum.y);
+    atomicAdd(to + 2, sum.z), atomicAdd(to + 3, sum.w);
+#endif
+}
+
 template <bool ALIGNED>
 __device__ __forceinline__ void put(const scatter &s, const segment &done, int64_t chunk,
                                     int64_t at) {
@@ -89,9 +101,15 @@ __device__ __forceinline__ void put(const scatter &s, const segment &done, int64
         return;
     }
     float *to = s.d_table + done.key * s.d_table_stride + at;
+    const float *sum = done.sum.at;
+    if (ALIGNED) {
+        add_to(to, make_float4(sum[0], sum[1], sum[2], sum[3]));
+        add_to(to + 4, make_float4(sum[4], sum[5], sum[6], sum[7]));
+        return;
+    }
 #pragma unroll
     for (int i = 0; i < PIECE; i++)
-        if (ALIGNED || at + i < s.width) atomicAdd(to + i, done.sum.at[i]);
+        if (at + i < s.width) atomicAdd(to + i, sum[i]);
 }
 
 template <bool ALIGNED>
@@ -152,9 +170,9 @@ __device__ __forceinline__ float4 add4(const float4 &a, const float4 &b) {
 __global__ void __launch_bounds__(BLOCK_THREADS) add_parts(scatter s) {
     __shared__ float4 shares[SHARES][WARP_LANES];
     const int64_t step = s.chunk_rows, begin = (blockIdx.x + 1) * step;
-    const uint32_t key = s.keys[begin];
-    if (key >= s.vocabulary || s.keys[begin - 1] != key) return;
-    if (begin > step && s.keys[begin - step - 1] == key) return; /* an earlier chunk's is */
+    const uint32_t key = s.keys[begin], before = s.keys[begin - 1];
+    const bool earlier = begin > step && s.keys[max(begin - step - 1, int64_t(0))] == key;
+    if (key >= s.vocabulary || before != key || earlier) return;
     const int64_t count = count_parts(s, begin, key), each = (count + SHARES - 1) / SHARES;
     const int64_t first = threadIdx.y * each, last = min(first + each, count);
     const int64_t column = (static_cast<int64_t>(blockIdx.y) * WARP_LANES + threadIdx.x) * 4;
@@ -184,7 +202,7 @@ scatter make_scatter(const fw_embedding *e, const row_sort *sort, int64_t first,
     scatter s = {.keys = sort->keys[0],
                  .rows = sort->rows[0],
                  .n = sort->n,
-                 .chunk_rows = CHUNK_ROWS,
+                 .chunk_rows = e->d_out.shape[1] < WIDE_COLUMNS ? CHUNK_ROWS / 2 : CHUNK_ROWS,
                  .width = e->d_out.shape[1],
                  .vocabulary = e->d_table.shape[0],
                  .d_out_stride = e->d_out.stride[0],
