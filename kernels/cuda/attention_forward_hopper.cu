@@ -15,6 +15,13 @@
 #include "tensor_map.h"
 #include "wgmma.cuh"
 
+#ifdef ATTENTION_FORWARD_TRACE
+__device__ unsigned trace_buffer[3 * 4096];
+#define TRACE(k) do { unsigned c_; asm volatile("mov.u32 %0, %%clock;" : "=r"(c_) :: "memory"); if (blockIdx.x == 0 && threadIdx.x % 128 == 0 && trace_n < 4096) trace_buffer[warpgroup * 4096 + trace_n++] = c_ << 4 | (k); } while (0)
+#else
+#define TRACE(k)
+#endif
+
 namespace {
 
 using namespace hopper;
@@ -26,12 +33,13 @@ constexpr int MAX_PACK = 8;
 /* What a kernel is built for. KEYS: of a block; STAGES of keys and values in shared memory; BUFFERS
  * of query tiles; TURNS: warpgroups issue their products one after the other. */
 template <int WIDTH_, int WARPGROUPS_, int KEYS_, int STAGES_, int BUFFERS_, int PASS_,
-          bool QREG_ = false, bool TRIM_ = false, bool DYNAMIC_ = true>
+          int ORDER_ = 1,
+          bool QREG_ = false, bool TRIM_ = false>
 struct configuration {
     static constexpr int WIDTH = WIDTH_, WARPGROUPS = WARPGROUPS_, KEYS = KEYS_, STAGES = STAGES_;
     static constexpr int BUFFERS = BUFFERS_;
-    static constexpr bool TURNS = PASS_ > 0, QREG = QREG_, TRIM = TRIM_, DYNAMIC = DYNAMIC_;
-    static constexpr int PASS = PASS_;
+    static constexpr bool TURNS = PASS_ > 0, QREG = QREG_, TRIM = TRIM_;
+    static constexpr int PASS = PASS_, ORDER = ORDER_;
     static constexpr int THREADS = (WARPGROUPS + 1) * WARPGROUP;
     static constexpr int CHUNKS = WIDTH / 64; /* tiles of 128-byte rows side by side */
     static constexpr int PRODUCER_REGISTERS = WARPGROUPS == 3 ? 32 : 24;
@@ -60,13 +68,18 @@ struct maps {
 constexpr float NO_MAXIMUM = -1e30f;
 constexpr float SUM_LIMIT = 1e12f;
 
+/* One unit of work: a pack of heads of one sequence from a position on; batch < 0: the end. */
+struct alignas(16) work {
+    int batch, head, group, position;
+};
+
 template <class C> struct shared_memory {
     alignas(1024) __nv_bfloat16 q[C::BUFFERS][C::WARPGROUPS][C::CHUNKS][ROWS * 64];
     alignas(1024) __nv_bfloat16 own[C::BUFFERS][C::WARPGROUPS][C::CHUNKS][ROWS * 64];
     alignas(1024) __nv_bfloat16 k[C::STAGES][C::CHUNKS][C::KEYS * 64];
     alignas(1024) __nv_bfloat16 v[C::STAGES][C::CHUNKS][C::KEYS * 64];
     uint64_t q_full[C::BUFFERS], q_empty[C::BUFFERS];
-    int work[C::BUFFERS]; /* its place in the order of time */
+    work todo[C::BUFFERS]; /* what the query tile is for */
     uint64_t k_full[C::STAGES], k_empty[C::STAGES];
     uint64_t v_full[C::STAGES], v_empty[C::STAGES];
 };
@@ -95,11 +108,6 @@ __device__ __forceinline__ block_range blocks_of(const problem &p, int from, int
     return {first / C::KEYS, last / C::KEYS};
 }
 
-/* One unit of work: a pack of heads of one sequence, `positions` positions. */
-struct work {
-    int batch, head, group, position;
-};
-
 /* Work in the order of time: chunk by chunk of items, in each the tiles with most keys first. */
 __device__ __forceinline__ work find_work(const problem &p, int n) {
     work w;
@@ -122,12 +130,12 @@ template <class C> struct producer {
     ring<C::STAGES> stage;
     ring<C::BUFFERS> buffer;
 
-    __device__ __forceinline__ void queries(const work &w, int n) {
+    __device__ __forceinline__ void queries(const work &w) {
         const int positions = ROWS >> p.pack_bits;
         const uint32_t rows = ROWS + (p.exclude_self ? positions : 0);
         uint64_t *full = &shared.q_full[buffer.index];
         barrier_wait(&shared.q_empty[buffer.index], buffer.parity ^ 1);
-        shared.work[buffer.index] = n;
+        shared.todo[buffer.index] = w;
         barrier_expect(full, rows * C::WARPGROUPS * C::WIDTH * 2);
         for (int i = 0; i < C::WARPGROUPS; i++) {
             const int position = w.position + i * positions;
@@ -156,25 +164,22 @@ template <class C> struct producer {
         stage.advance();
     }
 
-    __device__ __forceinline__ int next(int n) {
-        if (C::DYNAMIC) return static_cast<int>(gridDim.x) + atomicAdd(p.taken, 1);
-        const int grid = static_cast<int>(gridDim.x), block = static_cast<int>(blockIdx.x);
-        const int round = n / grid + 1;
-        return round * grid + (round % 2 == 0 ? block : grid - 1 - block);
+    __device__ __forceinline__ int next() {
+        return static_cast<int>(gridDim.x) + atomicAdd(p.taken, 1);
     }
 
     __device__ __forceinline__ void run() {
         int n = static_cast<int>(blockIdx.x);
         while (n < p.total) {
-            const int following = next(n); /* early, for it takes a while */
+            const int following = next(); /* early, for it takes a while */
             const work w = find_work(p, n);
-            queries(w, n);
+            queries(w);
             const block_range blocks = blocks_of<C>(p, w.position, p.positions);
             for (int i = blocks.last; i >= blocks.first; i--) block(w, i);
             n = following;
         }
         barrier_wait(&shared.q_empty[buffer.index], buffer.parity ^ 1);
-        shared.work[buffer.index] = n;
+        shared.todo[buffer.index].batch = -1;
         barrier_arrive(&shared.q_full[buffer.index]);
     }
 };
@@ -237,6 +242,9 @@ template <class C> struct consumer {
     ring<C::STAGES> value_stage;          /* of the values in hand, one block behind */
     ring<C::BUFFERS> buffer;
     bool storing = false;
+#ifdef ATTENTION_FORWARD_TRACE
+    int trace_n = 0;
+#endif
     int stored = 0; /* the buffer from which this thread's store reads */
     int position;   /* of the warpgroup's first row */
     float scores[SCORES];
@@ -292,23 +300,21 @@ template <class C> struct consumer {
         wgmma_commit();
     }
 
-    __device__ __forceinline__ void issue_out(bool add, bool pass = false) {
+    __device__ __forceinline__ void issue_out(bool add) {
         const uint64_t b = descriptor(shared.v[value_stage.index], C::KEYS * 128);
         wgmma_fence();
 #pragma unroll
-        for (int i = 0; i < STEPS; i++) {
-            if (C::PASS == 3 && pass && i == STEPS / 2) pass_turn();
+        for (int i = 0; i < STEPS; i++)
             product<C::WIDTH, 0, 1>::rs(out, weights[i], b + i * 128, i > 0 || add);
-        }
         wgmma_commit();
     }
 
     __device__ __forceinline__ void release_keys() {
-        if (lane == 0) barrier_arrive(&shared.k_empty[stage.index]);
+        barrier_arrive_if(&shared.k_empty[stage.index], lane == 0);
         stage.advance();
     }
     __device__ __forceinline__ void release_values() {
-        if (lane == 0) barrier_arrive(&shared.v_empty[value_stage.index]);
+        barrier_arrive_if(&shared.v_empty[value_stage.index], lane == 0);
         value_stage.advance();
     }
 
@@ -336,6 +342,7 @@ template <class C> struct consumer {
             const int r = i / 2 % 2;
             scores[i] = exp2_unit(fmaf(scores[i], p.scale, -maximum[r]));
             sum[r] += scores[i];
+            if (i % 2 == 1) weights[i / 8][i / 2 % 4] = pack_pair(scores[i - 1], scores[i]);
         }
     }
 
@@ -396,12 +403,6 @@ template <class C> struct consumer {
         __syncwarp();
     }
 
-    __device__ __forceinline__ void pack_weights() {
-#pragma unroll
-        for (int i = 0; i < SCORES / 2; i++)
-            weights[i / 4][i % 4] = pack_pair(scores[2 * i], scores[2 * i + 1]);
-    }
-
     /* -- one tile -- */
 
     /* Of which only the first USED keys are seen. */
@@ -418,8 +419,7 @@ template <class C> struct consumer {
         mask<USED>(n);
         exponentiate_safely<USED>(factor);
 #pragma unroll
-        for (int i = USED / 2; i < SCORES; i++) scores[i] = 0.0f;
-        pack_weights();
+        for (int i = USED / 4; i < SCORES / 2; i++) weights[i / 4][i % 4] = 0;
     }
 
     __device__ __forceinline__ void first_block(int n) {
@@ -435,48 +435,50 @@ template <class C> struct consumer {
             first_keys<C::KEYS>(n);
     }
 
-    /* Waits for the products with values. The compiler moves a wait up to the last branch, in front
-     * of work that should overlap with the products: so there is one behind each branch, of a text
-     * of its own that the compiler does not take for common code. */
-    template <int PLACE> __device__ __forceinline__ void finish_out() {
-        asm volatile("wgmma.wait_group.sync.aligned 0; // %0" ::"n"(PLACE) : "memory");
-        wgmma_hold(out);
-        release_values();
+    __device__ __forceinline__ void values_product(bool add) {
+        barrier_wait(&shared.v_full[value_stage.index], value_stage.parity);
+        issue_out(add);
+    }
+    __device__ __forceinline__ void scores_product() {
+        barrier_wait(&shared.k_full[stage.index], stage.parity);
+        issue_scores();
     }
 
     /* Scores of block n together with the values of block n + 1. */
     template <bool MASKED> __device__ __forceinline__ void next_block(int n, bool add) {
-        barrier_wait(&shared.k_full[stage.index], stage.parity);
+        TRACE(0);
         take_turn();
-        issue_scores();
-        if (C::PASS == 2) pass_turn();
-        barrier_wait(&shared.v_full[value_stage.index], value_stage.parity);
-        issue_out(add, true);
+        TRACE(1);
+        if (C::ORDER == 0) {
+            scores_product();
+            TRACE(2);
+            values_product(add);
+        } else {
+            values_product(add);
+            TRACE(2);
+            if (C::PASS == 2) pass_turn();
+            scores_product();
+        }
+        TRACE(3);
         if (C::PASS == 1) pass_turn();
-        wgmma_wait<1>();
+        wgmma_wait<0>();
+        wgmma_hold(out);
         wgmma_hold(scores);
+        release_values();
+        TRACE(4);
+        float factor[2];
         if (MASKED) {
-            float factor[2];
             mask(n);
             exponentiate_safely(factor);
-            const bool same = factor[0] == 1.0f && factor[1] == 1.0f;
-            if (__all_sync(0xffffffffu, same)) {
-                finish_out<0>();
-            } else {
-                finish_out<1>();
-                rescale(factor);
-            }
-        } else if (exponentiate_lazily()) {
-            finish_out<2>();
-        } else {
-            float factor[2];
-            finish_out<3>();
+            rescale(factor);
+        } else if (!exponentiate_lazily()) {
             form_scores_again();
             exponentiate_safely(factor);
             rescale(factor);
         }
+        TRACE(5);
         release_keys();
-        pack_weights();
+        TRACE(6);
     }
 
     __device__ __forceinline__ void last_values(bool add) {
@@ -593,8 +595,8 @@ template <class C> struct consumer {
         const float inverse[2] = {1.0f / sum[0], 1.0f / sum[1]};
         rescale(inverse);
         if (p.exclude_self) exclude_self(along);
-        store_statistics(w, sum, along);
         store_rows(w);
+        store_statistics(w, sum, along);
     }
 
     __device__ __forceinline__ void tile(const work &w) {
@@ -623,9 +625,10 @@ template <class C> struct consumer {
         if (C::TURNS && warpgroup == C::WARPGROUPS - 1) named_arrive(1, 2 * WARPGROUP);
         for (;;) {
             barrier_wait(&shared.q_full[buffer.index], buffer.parity);
-            const int n = shared.work[buffer.index];
-            if (n >= p.total) break;
-            tile(find_work(p, n));
+            const work w = shared.todo[buffer.index];
+            if (w.batch < 0) break;
+            tile(w);
+            TRACE(7);
         }
         finish_store();
         if (C::TURNS && warpgroup == 0) named_sync(1, 2 * WARPGROUP);
@@ -675,7 +678,7 @@ __global__ void __launch_bounds__(C::THREADS, 1)
 /* Bytes of shared_memory<C>, which only device code declares, and room to align it. */
 template <class C> constexpr int shared_bytes() {
     return 2 * C::WIDTH * (2 * C::BUFFERS * C::WARPGROUPS * ROWS + 2 * C::STAGES * C::KEYS) +
-           24 * C::BUFFERS + 32 * C::STAGES + 1024 + 1024;
+           32 * C::BUFFERS + 32 * C::STAGES + 1024 + 1024;
 }
 
 /* ---- the host's side ---- */
@@ -757,9 +760,8 @@ fw_status launch(cuda_device *cuda, const fw_flash_attention *a, fw_error *error
              cudaFuncSetAttribute(attention_forward<C>, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                   shared_bytes<C>()),
              "attention_forward: shared memory", error);
-    if (C::DYNAMIC)
-        CUDA_TRY(cuda, cudaMemsetAsync(p.taken, 0, sizeof *p.taken, cuda->stream),
-                 "attention_forward: the counter of work", error);
+    CUDA_TRY(cuda, cudaMemsetAsync(p.taken, 0, sizeof *p.taken, cuda->stream),
+             "attention_forward: the counter of work", error);
     const unsigned grid = (unsigned)cuda_min(p.total, cuda->multiprocessors);
     attention_forward<C><<<grid, C::THREADS, shared_bytes<C>(), cuda->stream>>>(p, m);
     return cuda_launched(cuda, "attention_forward", "attention_forward", error);

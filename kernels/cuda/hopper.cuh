@@ -52,6 +52,17 @@ __device__ __forceinline__ void barrier_arrive(uint64_t *barrier) {
                  : "memory");
 }
 
+/* The same where `yes`, without a branch. */
+__device__ __forceinline__ void barrier_arrive_if(uint64_t *barrier, bool yes) {
+    asm volatile("{\n"
+                 ".reg .pred yes;\n"
+                 "setp.ne.u32 yes, %1, 0;\n"
+                 "@yes mbarrier.arrive.shared::cta.b64 _, [%0];\n"
+                 "}\n" ::"r"(shared_address(barrier)),
+                 "r"(static_cast<uint32_t>(yes))
+                 : "memory");
+}
+
 /* Wait until the phase of that parity is complete. A fresh barrier is in phase 0: wait(0) waits for
  * the first completion, wait(1) returns at once. */
 __device__ __forceinline__ void barrier_wait(uint64_t *barrier, uint32_t parity) {
