@@ -13,8 +13,8 @@ static fw_status log_probabilities(void *self, int64_t first, int64_t n, float *
 }
 
 static fw_status infer_some(void *self, const int32_t *inputs, int64_t batch, int64_t tokens,
-                            int64_t first, int64_t n, fw_error *error) {
-    return model_infer_some(self, inputs, batch, tokens, first, n, error);
+                            const int64_t *firsts, int64_t n, fw_error *error) {
+    return model_infer_some(self, inputs, batch, tokens, firsts, n, error);
 }
 
 static fw_status send(void *self, int64_t first, int64_t n, float *pinned, fw_error *error) {

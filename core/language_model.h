@@ -19,10 +19,11 @@ struct language_model {
                                    fw_error *error);
 
     /* Optional, all or none: of a model on a device that works by itself; neither waits.
-     * infer_some: no more than positions [first, first + n) of each window will be asked for, and
-     * these alone are counted. send: to memory of the device's allocate_host, at most most_rows. */
+     * infer_some: no more than positions [firsts[b], firsts[b] + n) of each window b will be asked
+     * for, and these alone are counted. send: to memory of the device's allocate_host, at most
+     * most_rows. */
     fw_status (*infer_some)(void *self, const int32_t *inputs, int64_t batch, int64_t tokens,
-                            int64_t first, int64_t n, fw_error *error);
+                            const int64_t *firsts, int64_t n, fw_error *error);
     fw_status (*send)(void *self, int64_t first, int64_t n, float *pinned, fw_error *error);
     int64_t most_rows;
 };

@@ -106,10 +106,11 @@ int64_t model_most_rows(const struct model *model);
 /* Whether the model's device takes work and gives results without waiting. */
 bool model_works_ahead(const struct model *model);
 
-/* As model_infer, but no more than positions [first, first + n) of each sequence will be asked for,
- * and rows count these alone: what comes after the last attention is computed for them only. */
+/* As model_infer, but no more than positions [firsts[b], firsts[b] + n) of each sequence b will be
+ * asked for, and rows count these alone: what comes after the last attention is computed for them
+ * only. */
 fw_status model_infer_some(struct model *model, const int32_t *inputs, int64_t batch,
-                           int64_t tokens, int64_t first, int64_t n, fw_error *error);
+                           int64_t tokens, const int64_t *firsts, int64_t n, fw_error *error);
 
 /* As model_log_probabilities, to memory of the device's allocate_host, without waiting. */
 fw_status model_send_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,

@@ -225,7 +225,7 @@ static fw_status gather(const struct pass *pass, const void *from, void *to) {
     const size_t row = (size_t)pass->model->width * fw_dtype_size(pass->model->dtype);
     const size_t bytes = (size_t)pass->n * row;
     for (int64_t b = 0; b < pass->batch; b++) {
-        const char *begin = (const char *)from + (size_t)(b * pass->tokens + pass->first) * row;
+        const char *begin = (const char *)from + (size_t)(b * pass->tokens + pass->firsts[b]) * row;
         FW_TRY(device->copy(device, (char *)to + (size_t)b * bytes, begin, bytes, pass->error));
     }
     return FW_OK;
@@ -237,7 +237,6 @@ static fw_status last_mlp_sublayer(const struct pass *pass, const struct layer *
                                    const struct residual *end) {
     struct pass some = *pass;
     struct layer gathered = *layer;
-    some.tokens = pass->n;
     some.rows = pass->batch * pass->n;
     gathered.stream = layer->middle;
     gathered.attention_out = layer->attention_in;
@@ -252,7 +251,7 @@ static fw_status layer_forward(const struct pass *pass, const struct layer *laye
     const fw_attention_call call = attention_call(pass, layer);
     FW_TRY(layer->attention->forward(layer->self, &call, pass->error));
     const struct residual end = mlp_sum(pass->model, layer);
-    if (is_last(pass->model, layer) && pass->n < pass->tokens)
+    if (is_last(pass->model, layer) && pass->firsts != NULL)
         return last_mlp_sublayer(pass, layer, &end);
     return mlp_sublayer(pass, layer, &end);
 }

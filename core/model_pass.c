@@ -77,7 +77,6 @@ fw_status model_train_pass_at(struct model *model, const struct model_tokens *at
         .batch = batch,
         .tokens = tokens,
         .rows = batch * tokens,
-        .n = tokens,
         .at = *at,
         .phase = FW_TRAIN,
         .accumulate = accumulate,
@@ -111,28 +110,35 @@ fw_status model_read_loss(struct model *model, double *nats, fw_error *error) {
     return FW_OK;
 }
 
-fw_status model_infer(struct model *model, const int32_t *inputs, int64_t batch, int64_t tokens,
-                      fw_error *error) {
-    return model_infer_some(model, inputs, batch, tokens, 0, tokens, error);
-}
-
-fw_status model_infer_some(struct model *model, const int32_t *inputs, int64_t batch,
-                           int64_t tokens, int64_t first, int64_t n, fw_error *error) {
+static fw_status infer(struct model *model, const int32_t *inputs, int64_t batch, int64_t tokens,
+                       const int64_t *firsts, int64_t n, fw_error *error) {
     FW_TRY(check_rows(model, batch, tokens, error));
-    if (first < 0 || n < 1 || first + n > tokens)
-        return fw_fail(error, FW_E_RANGE, "positions %lld .. %lld are not within 0 .. %lld",
-                       (long long)first, (long long)(first + n - 1), (long long)tokens - 1);
     const struct pass pass = {.model = model,
                               .batch = batch,
                               .tokens = tokens,
                               .rows = batch * tokens,
-                              .first = first,
+                              .firsts = firsts,
                               .n = n,
                               .at = own_tokens(model),
                               .phase = FW_INFER,
                               .error = error};
     FW_TRY(inputs_upload(&pass, inputs, NULL));
     return forward(&pass);
+}
+
+fw_status model_infer(struct model *model, const int32_t *inputs, int64_t batch, int64_t tokens,
+                      fw_error *error) {
+    return infer(model, inputs, batch, tokens, NULL, tokens, error);
+}
+
+fw_status model_infer_some(struct model *model, const int32_t *inputs, int64_t batch,
+                           int64_t tokens, const int64_t *firsts, int64_t n, fw_error *error) {
+    for (int64_t b = 0; b < batch; b++)
+        if (firsts[b] < 0 || n < 1 || firsts[b] + n > tokens)
+            return fw_fail(error, FW_E_RANGE, "positions %lld .. %lld are not within 0 .. %lld",
+                           (long long)firsts[b], (long long)(firsts[b] + n - 1),
+                           (long long)tokens - 1);
+    return infer(model, inputs, batch, tokens, n < tokens ? firsts : NULL, n, error);
 }
 
 int64_t model_most_rows(const struct model *model) { return model->most_rows; }

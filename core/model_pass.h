@@ -9,7 +9,10 @@
 struct pass {
     struct model *model;
     int64_t batch, tokens, rows;
-    int64_t first, n; /* positions of each sequence that matter after the last attention */
+    /* Positions of each sequence that matter after the last attention: n from firsts[b] on; firsts
+     * NULL: all. */
+    const int64_t *firsts;
+    int64_t n;
     struct model_tokens at;
     uint32_t phase;
     bool accumulate; /* gradients of weights add to those that are there */

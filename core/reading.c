@@ -4,11 +4,11 @@
 
 #include "staging.h"
 
-/* Rows of one pass that are under way: the pass's rows [begin, begin + n), which count positions
- * [first, first + per_window) of each of its windows. */
+/* Rows of one pass that are under way: the pass's rows [begin, begin + n), which count `per_window`
+ * positions of each of its windows. */
 struct rows_sent {
     uint64_t window; /* the pass's first */
-    uint64_t first, per_window;
+    uint64_t per_window;
     int64_t begin, n;
 };
 
@@ -16,6 +16,7 @@ struct reading {
     struct reading_options options;
     uint64_t count; /* windows */
     int32_t *inputs;
+    int64_t *firsts;          /* ahead: of the pass's windows, see first_of */
     uint64_t index, position; /* the next window, and the next position of it; 0: its first */
     struct staging *staging;  /* NULL: in step with the device */
     struct rows_sent sent[2]; /* by slot */
@@ -65,26 +66,31 @@ static fw_status rows_in_step(struct reading *r, const struct window *window, co
 
 /* ---- ahead ---- */
 
-/* The positions from the earliest that any window of the pass scores. */
-static struct rows_sent rows_of_pass(const struct reading *r, uint64_t window) {
-    const uint64_t batch = (uint64_t)r->options.batch, length = r->options.windows->length;
-    uint64_t first = length - 1;
-    for (uint64_t i = window; i < window + batch && i < r->count; i++) {
-        const struct window scored = windows_get(r->options.windows, i);
-        if (scored.first < first) first = scored.first;
-    }
-    return (struct rows_sent){window, first, length - first, 0,
-                              (int64_t)(batch * (length - first))};
+/* The stream's first window is scored whole, and its pass is computed whole; of all others, the
+ * `stride` positions before their end, whatever of them is scored: shape and place of a position
+ * are the same however the stream ends and targets count. */
+static uint64_t rows_per_window(const struct reading *r, uint64_t window) {
+    return window == 0 ? r->options.windows->length : r->options.windows->stride;
+}
+
+/* Where these positions begin. */
+static uint64_t first_of(const struct reading *r, uint64_t index, uint64_t per_window) {
+    if (index >= r->count) return 0;
+    const uint64_t n = windows_get(r->options.windows, index).n;
+    return n > per_window ? n - per_window : 0;
 }
 
 static fw_status begin_pass(struct reading *r, fw_error *error) {
     const struct language_model *model = r->options.model;
-    r->issuing = rows_of_pass(r, r->next_window);
-    gather_inputs(r, r->next_window);
-    r->next_window += (uint64_t)r->options.batch;
-    return model->infer_some(model->self, r->inputs, r->options.batch,
-                             (int64_t)r->options.windows->length, (int64_t)r->issuing.first,
-                             (int64_t)r->issuing.per_window, error);
+    const int64_t batch = r->options.batch;
+    const uint64_t window = r->next_window, per_window = rows_per_window(r, window);
+    for (int64_t b = 0; b < batch; b++)
+        r->firsts[b] = (int64_t)first_of(r, window + (uint64_t)b, per_window);
+    gather_inputs(r, window);
+    r->issuing = (struct rows_sent){window, per_window, 0, batch * (int64_t)per_window};
+    r->next_window += (uint64_t)batch;
+    return model->infer_some(model->self, r->inputs, batch, (int64_t)r->options.windows->length,
+                             r->firsts, (int64_t)per_window, error);
 }
 
 /* Send for the next rows, to the memory of `slot`, which is free; n is 0 when there are none. */
@@ -109,8 +115,8 @@ static fw_status issue(struct reading *r, uint32_t slot, fw_error *error) {
 static bool find_row(const struct reading *r, const struct rows_sent *sent, int64_t *row) {
     const uint64_t batch = (uint64_t)r->options.batch;
     if (r->index < sent->window || r->index >= sent->window + batch) return false;
-    *row = (int64_t)((r->index - sent->window) * sent->per_window + r->position - sent->first) -
-           sent->begin;
+    const uint64_t in_window = r->position - first_of(r, r->index, sent->per_window);
+    *row = (int64_t)((r->index - sent->window) * sent->per_window + in_window) - sent->begin;
     return *row >= 0 && *row < sent->n;
 }
 
@@ -136,7 +142,9 @@ static fw_status allocate(struct reading *r, fw_error *error) {
     const struct reading_options *o = &r->options;
     const size_t length = o->windows->length, row = o->vocabulary * sizeof(float);
     r->inputs = malloc((size_t)o->batch * length * sizeof *r->inputs);
-    if (r->inputs == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for windows of tokens");
+    r->firsts = calloc((size_t)o->batch, sizeof *r->firsts);
+    if (r->inputs == NULL || r->firsts == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory for windows of tokens");
     if (works_ahead(r))
         return staging_create(o->host->device, 2, (size_t)o->model->most_rows * row, &r->staging,
                               error);
@@ -164,6 +172,7 @@ void reading_destroy(struct reading *r) {
     if (r == NULL) return;
     staging_destroy(r->staging);
     free(r->inputs);
+    free(r->firsts);
     free(r->rows);
     free(r);
 }

@@ -107,11 +107,11 @@ fw_status feed_send(struct trainer *t, int64_t step, double scale, bool quantize
     const struct feed *feed = &t->feed;
     const struct feed_slot *slot = &feed->slots[slot_of(t, step)];
     const fw_host *host = t->options->host;
-    const struct filling filling = {t, slot};
+    struct filling filling = {t, slot};
     FW_TRY(staging_wait(feed->staging, slot_of(t, step), error));
     batches_locate(t->batches, (uint64_t)step * (uint64_t)t->sequences, t->sequences,
                    feed->positions);
-    host->parallel_for(host, t->sequences, 1, fill_sequences, (void *)&filling);
+    host->parallel_for(host, t->sequences, 1, fill_sequences, &filling);
     FW_TRY(t->device->copy_from_host(t->device, feed->tokens, slot->inputs, all_token_bytes(t),
                                      error));
     FW_TRY(optimizers_prepare(t->optimizers, step, scale, quantize, slot->steps, error));

@@ -5,7 +5,7 @@
 #include "shard.h"
 #include "tiny_model.h"
 
-static const char ini[] = "[model]\nlayers = 2\nwidth = 32\nmlp_width = 48\n"
+static const char ini[] = "[run]\ndevice = cpu\n[model]\nlayers = 2\nwidth = 32\nmlp_width = 48\n"
                           "[attention]\nplugin = gqa\nheads = 4\nkv_heads = 2\nrope_dims = 4\n";
 
 struct session session;

@@ -45,7 +45,7 @@ static void check(fw_status status, const fw_error *error) {
 static void open_wrapped(struct fixture *f, const struct variant *variant, bool training,
                          unsigned features) {
     fw_error error = {.struct_size = sizeof error};
-    const struct arguments arguments = {0};
+    const struct arguments arguments = {.overrides = {"run.device=cpu"}, .n_overrides = 1};
     const uint32_t kinds = CONFIG_BIND(FW_DEVICE) | CONFIG_BIND(FW_ATTENTION);
     check(session_open(&arguments, "model test", variant->ini, kinds, &f->session, &error), &error);
     wrapped_device_open(&f->wrapped, f->session.services, features);
@@ -279,24 +279,25 @@ static void test_joined_op_changes_nothing(void **state) {
     close_fixture(&f);
 }
 
-/* Positions 5 .. 7 of each sequence alone: those of the whole but for the rounding of products of
+/* Three positions of each sequence alone: those of the whole but for the rounding of products of
  * another shape. */
 static void test_some_positions(void **state) {
-    enum { FIRST = 5, N = 3 };
+    enum { N = 3 };
+    const int64_t firsts[BATCH] = {5, 0, TOKENS - N}, beyond[BATCH] = {0, 0, TOKENS - N + 1};
     struct fixture f;
     open_wrapped(&f, *state, false, WRAP_PINNED);
     float *weights = random_weights(f.model);
     fw_error error = {.struct_size = sizeof error};
     check(model_set_weights(f.model, weights, &error), &error);
     float *whole = infer(&f, f.inputs), some[BATCH * N * VOCABULARY];
-    check(model_infer_some(f.model, f.inputs, BATCH, TOKENS, FIRST, N, &error), &error);
+    check(model_infer_some(f.model, f.inputs, BATCH, TOKENS, firsts, N, &error), &error);
     check(model_log_probabilities(f.model, 0, BATCH * N, some, &error), &error);
     for (int b = 0; b < BATCH; b++)
         for (int i = 0; i < N * VOCABULARY; i++) {
-            const double expected = (double)whole[(b * TOKENS + FIRST) * VOCABULARY + i];
+            const double expected = (double)whole[(b * TOKENS + firsts[b]) * VOCABULARY + i];
             assert_true(fabs((double)some[b * N * VOCABULARY + i] - expected) < 2e-5);
         }
-    assert_int_equal(model_infer_some(f.model, f.inputs, BATCH, TOKENS, TOKENS - 1, 2, &error),
+    assert_int_equal(model_infer_some(f.model, f.inputs, BATCH, TOKENS, beyond, N, &error),
                      FW_E_RANGE);
     assert_int_equal(model_log_probabilities(f.model, ROWS - 1, 2, some, &error), FW_E_RANGE);
     free(whole);

@@ -35,8 +35,8 @@ static struct model_options options_of(const struct fixture *f) {
 }
 
 static void open_fixture(struct fixture *f) {
-    const struct arguments arguments = {.overrides = {"data.train=", "run.micro_batch=48"},
-                                        .n_overrides = 2};
+    const struct arguments arguments = {
+        .overrides = {"data.train=", "run.device=cpu", "run.micro_batch=48"}, .n_overrides = 3};
     const uint32_t kinds = CONFIG_BIND(FW_DEVICE) | CONFIG_BIND(FW_ATTENTION) |
                            CONFIG_BIND(FW_OPTIMIZER) | CONFIG_BIND(FW_AVERAGER);
     *f = (struct fixture){0};

@@ -34,7 +34,7 @@ static unsigned features;
 enum { POISONED = 3 };
 
 static const char base_ini[] =
-    "[run]\nsteps = 12\nbatch_tokens = 128\nmicro_batch = 3\nwarmup_steps = 2\n"
+    "[run]\ndevice = cpu\nsteps = 12\nbatch_tokens = 128\nmicro_batch = 3\nwarmup_steps = 2\n"
     "warmdown_steps = 8\ncheckpoint_every = 4\n"
     "[data]\nsequence = 16\n[eval]\nmode = plain\nstride = 16\n"
     "[model]\nlayers = 1\nwidth = 32\nmlp_width = 48\n"
