@@ -102,14 +102,14 @@ __device__ __forceinline__ void put(const scatter &s, const segment &done, int64
     }
     float *to = s.d_table + done.key * s.d_table_stride + at;
     const float *sum = done.sum.at;
-    if (ALIGNED) {
+    if constexpr (ALIGNED) {
         add_to(to, make_float4(sum[0], sum[1], sum[2], sum[3]));
         add_to(to + 4, make_float4(sum[4], sum[5], sum[6], sum[7]));
-        return;
-    }
+    } else {
 #pragma unroll
-    for (int i = 0; i < PIECE; i++)
-        if (at + i < s.width) atomicAdd(to + i, sum[i]);
+        for (int i = 0; i < PIECE; i++)
+            if (at + i < s.width) atomicAdd(to + i, sum[i]);
+    }
 }
 
 template <bool ALIGNED>
