@@ -102,6 +102,7 @@ constexpr int MEMORY_BYTES = (int)sizeof(memory);
 using namespace hopper;
 
 constexpr int HELD_STEPS = 6; /* of 8 steps of 16 keys, as left operand of dQ in registers */
+constexpr bool LATE_FENCE = false;
 constexpr int SCORE_REGISTERS = 208, QUERY_REGISTERS = 88; /* 2 x 208 + 88 = 3 x 168 */
 
 __device__ __forceinline__ place find_place(const parameters &p) {
@@ -222,16 +223,17 @@ template <int RANK>
 __device__ __forceinline__ void exchange(memory &m, const float (&c)[32], query_part &sum,
                                          uint32_t turn, int warp, int lane) {
     const int slot = turn % 2, thread = threadIdx.x % 128;
+    uint64_t *full = &m.exchange_full[slot][warp], *empty = &m.exchange_empty[slot][warp];
     const uint32_t there = address_in(&m.exchange[slot][0][thread], RANK ^ 1);
-    barrier_wait_cluster(&m.exchange_empty[slot][warp], (turn / 2 & 1) ^ 1);
+    const uint32_t full_there = address_in(full, RANK ^ 1);
+    if (lane == 0) barrier_expect(full, 4 * 32 * sizeof(float4));
+    barrier_wait(empty, (turn / 2 & 1) ^ 1);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         const float *x = c + 16 * (RANK ^ 1) + 4 * j;
-        store_in(there + j * sizeof m.exchange[0][0], x[0], x[1], x[2], x[3]);
+        store_in(there + j * sizeof m.exchange[0][0], x[0], x[1], x[2], x[3], full_there);
     }
-    __syncwarp();
-    if (lane == 0) barrier_arrive_in(address_in(&m.exchange_full[slot][warp], RANK ^ 1));
-    barrier_wait_cluster(&m.exchange_full[slot][warp], turn / 2 & 1);
+    barrier_wait(full, turn / 2 & 1);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         const float *x = c + 16 * RANK + 4 * j;
@@ -239,7 +241,7 @@ __device__ __forceinline__ void exchange(memory &m, const float (&c)[32], query_
         sum[j] = make_float4(x[0] + y.x, x[1] + y.y, x[2] + y.z, x[3] + y.w);
     }
     __syncwarp();
-    if (lane == 0) barrier_arrive_in(address_in(&m.exchange_empty[slot][warp], RANK ^ 1));
+    if (lane == 0) barrier_arrive_in(address_in(empty, RANK ^ 1));
 }
 
 /* Which of 64 keys' slopes a block of queries has. */
@@ -325,6 +327,8 @@ struct score_state {
     uint32_t k[4][4];       /* 64 keys as left operand */
     uint32_t weights[4][4]; /* P^T as left operand */
     float scores[32], slopes[32], d_k[32], d_v[32];
+    float2 logarithms[8];  /* of this thread's queries, with a minus sign */
+    float scale;           /* of scores, in base 2 */
     uint64_t v;            /* descriptor of 64 values */
     uint32_t slopes_at;    /* address in the first stage of slopes */
     int key0, key, column; /* of the warpgroup; of this thread; its first query */
@@ -359,15 +363,24 @@ __device__ __forceinline__ void mask(score_state &s, int query0, int window) {
     }
 }
 
-__device__ __forceinline__ void form_weights(score_state &s, const float *minus_logarithm,
-                                             float scale) {
+/* What belongs to this thread's queries, from the statistics of a tile. Before products are
+ * started: behind them it would wait in the queue that both go through. */
+__device__ __forceinline__ void load_statistics(float2 (&x)[8], const float *from, int column) {
+#pragma unroll
+    for (int j = 0; j < 8; j++)
+        asm volatile("ld.shared.v2.f32 {%0, %1}, [%2];"
+                     : "=f"(x[j].x), "=f"(x[j].y)
+                     : "r"(shared_address(from + 8 * j + column)));
+}
+
+__device__ __forceinline__ void form_weights(score_state &s) {
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-        const float2 l = *reinterpret_cast<const float2 *>(minus_logarithm + 8 * j + s.column);
         const float *x = s.scores + 4 * j;
+        const float2 l = s.logarithms[j];
         uint32_t *w = s.weights[j / 2] + j % 2 * 2;
-        w[0] = pack(power_of_two(fmaf(x[0], scale, l.x)), power_of_two(fmaf(x[1], scale, l.y)));
-        w[1] = pack(power_of_two(fmaf(x[2], scale, l.x)), power_of_two(fmaf(x[3], scale, l.y)));
+        w[0] = pack(power_of_two(fmaf(x[0], s.scale, l.x)), power_of_two(fmaf(x[1], s.scale, l.y)));
+        w[1] = pack(power_of_two(fmaf(x[2], s.scale, l.x)), power_of_two(fmaf(x[3], s.scale, l.y)));
     }
 }
 
@@ -378,35 +391,30 @@ __device__ __forceinline__ uint32_t multiply_pairs(uint32_t a, uint32_t b) {
 }
 
 /* dS = P (dP - delta), without the scale, which d_q and d_k get at the end. */
-__device__ __forceinline__ void form_slopes(const score_state &s, const float *delta,
+__device__ __forceinline__ void form_slopes(const score_state &s, const float2 (&delta)[8],
                                             uint32_t (&slopes)[4][4]) {
 #pragma unroll
     for (int j = 0; j < 8; j++) {
-        const float2 d = *reinterpret_cast<const float2 *>(delta + 8 * j + s.column);
         const float *x = s.slopes + 4 * j;
         const uint32_t *w = s.weights[j / 2] + j % 2 * 2;
         uint32_t *to = slopes[j / 2] + j % 2 * 2;
-        to[0] = multiply_pairs(w[0], pack(x[0] - d.x, x[1] - d.y));
-        to[1] = multiply_pairs(w[1], pack(x[2] - d.x, x[3] - d.y));
+        to[0] = multiply_pairs(w[0], pack(x[0] - delta[j].x, x[1] - delta[j].y));
+        to[1] = multiply_pairs(w[1], pack(x[2] - delta[j].x, x[3] - delta[j].y));
     }
 }
 
-/* Hand this turn's slopes to the warpgroup of dQ; without slopes, only the turn. */
-__device__ __forceinline__ void pass_slopes(const score_state &s, memory &m, uint32_t turn,
-                                            const uint32_t (*slopes)[4], int lane) {
-    const int slot = turn % SLOPE_STAGES;
-    barrier_wait(&m.slopes_empty[slot], (turn / SLOPE_STAGES & 1) ^ 1);
-    if (slopes != nullptr) {
-        const uint32_t address = s.slopes_at + slot * (2 * TILE * sizeof(__nv_bfloat16));
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            const uint32_t r[4] = {slopes[i][0], slopes[i][1], slopes[i][2], slopes[i][3]};
-            store_blocks(address ^ (i << 5), r);
-        }
-        fence_async();
-    }
+/* Hand a turn's slopes to the warpgroup of dQ, and with them the tiles of the turn before. */
+__device__ __forceinline__ void announce_slopes(memory &m, uint32_t turn, int lane) {
+    fence_async();
     __syncwarp();
-    if (lane == 0) barrier_arrive(&m.slopes_full[slot]);
+    if (lane == 0) barrier_arrive(&m.slopes_full[turn % SLOPE_STAGES]);
+}
+
+__device__ __forceinline__ void put_slopes(const score_state &s, uint32_t turn,
+                                           const uint32_t (&slopes)[4][4]) {
+    const uint32_t address = s.slopes_at + turn % SLOPE_STAGES * (2 * TILE * 2);
+#pragma unroll
+    for (int i = 0; i < 4; i++) store_blocks(address ^ (i << 5), slopes[i]);
 }
 
 /* One block of queries, in two phases of which each has products under way while the other pipes
@@ -415,33 +423,41 @@ __device__ __forceinline__ void pass_slopes(const score_state &s, memory &m, uin
 template <bool MORE>
 __device__ __forceinline__ void score_turn(score_state &s, memory &m, const parameters &p,
                                            int query_block, uint32_t turn, int lane) {
-    const int slot = turn % STAGES, query0 = query_block * QUERIES;
+    const int slot = turn % STAGES, next = (turn + 1) % STAGES, query0 = query_block * QUERIES;
+    uint64_t *empty = &m.slopes_empty[turn % SLOPE_STAGES];
     if (query0 < s.key0 + 63 || query0 + 63 - s.key0 >= p.window) mask(s, query0, p.window);
-    form_weights(s, m.statistics[slot][0], p.scale * 1.44269504f);
+    form_weights(s);
     /* A branch, which keeps the compiler from moving the exponentials behind the next wait. */
-    if (MORE) barrier_wait(&m.loaded[(turn + 1) % STAGES], (turn + 1) / STAGES & 1);
+    if (MORE) barrier_wait(&m.loaded[next], (turn + 1) / STAGES & 1);
+    float2 delta[8];
+    load_statistics(delta, m.statistics[slot][1], s.column);
     wgmma_wait<0>();
     wgmma_hold(s.slopes);
     wgmma_fence();
     multiply_weights(s, descriptor(m.d_y[slot]));
-    if (MORE) start_scores(s, descriptor(m.q[(turn + 1) % STAGES]));
+    if (MORE) start_scores(s, descriptor(m.q[next]));
     wgmma_commit();
     uint32_t slopes[4][4];
-    form_slopes(s, m.statistics[slot][1], slopes);
-    pass_slopes(s, m, turn, slopes, lane);
+    form_slopes(s, delta, slopes);
+    barrier_wait(empty, (turn / SLOPE_STAGES & 1) ^ 1);
+    put_slopes(s, turn, slopes);
+    if (!LATE_FENCE) announce_slopes(m, turn, lane);
+    if (MORE) load_statistics(s.logarithms, m.statistics[next][0], s.column);
     wgmma_wait<0>();
     wgmma_hold(s.scores);
     wgmma_fence();
     const uint64_t q = descriptor(m.q[slot]);
 #pragma unroll
     for (int i = 0; i < 4; i++) product<64, 0, 1>::rs(s.d_k, slopes[i], q + i * 128, 1);
-    if (MORE) start_slopes(s, descriptor(m.d_y[(turn + 1) % STAGES]));
+    if (MORE) start_slopes(s, descriptor(m.d_y[next]));
     wgmma_commit();
+    if (LATE_FENCE) announce_slopes(m, turn, lane);
 }
 
 __device__ __forceinline__ void begin_head(score_state &s, memory &m, uint32_t turn) {
     const int slot = turn % STAGES;
     barrier_wait(&m.loaded[slot], turn / STAGES & 1);
+    load_statistics(s.logarithms, m.statistics[slot][0], s.column);
     wgmma_fence();
     start_scores(s, descriptor(m.q[slot]));
     wgmma_commit();
@@ -450,6 +466,14 @@ __device__ __forceinline__ void begin_head(score_state &s, memory &m, uint32_t t
     wgmma_fence();
     start_slopes(s, descriptor(m.d_y[slot]));
     wgmma_commit();
+}
+
+/* Turns without slopes are announced all the same. */
+__device__ __forceinline__ void skip_turns(memory &m, uint32_t from, uint32_t to, int lane) {
+    for (uint32_t turn = from; turn < to; turn++) {
+        barrier_wait(&m.slopes_empty[turn % SLOPE_STAGES], (turn / SLOPE_STAGES & 1) ^ 1);
+        announce_slopes(m, turn, lane);
+    }
 }
 
 /* All query blocks of one head that see these keys; other warpgroups' turns are passed on. */
@@ -462,7 +486,7 @@ __device__ __forceinline__ void score_head(score_state &s, memory &m, const para
                        : backwards ? now.first() + now.n - 1 - last
                                    : first - now.first();
     int block = backwards ? last : first;
-    for (int i = 0; i < before; i++) pass_slopes(s, m, turn + i, nullptr, lane);
+    skip_turns(m, turn, turn + before, lane);
     if (n > 0) {
         begin_head(s, m, turn + before);
         for (int i = 0; i < n - 1; i++, block += step)
@@ -472,7 +496,7 @@ __device__ __forceinline__ void score_head(score_state &s, memory &m, const para
         wgmma_hold(s.d_v);
         wgmma_hold(s.d_k);
     }
-    for (int i = before + n; i < now.n; i++) pass_slopes(s, m, turn + i, nullptr, lane);
+    skip_turns(m, turn + before + n, turn + now.n, lane);
 }
 
 /* ---- dK and dV on their way out: 16 rows for each warp, which needs no one else ---- */
@@ -554,6 +578,7 @@ __device__ __forceinline__ void score_warpgroup(memory &m, const parameters &p, 
     score_state s;
     s.slopes_at = strip_address(m.slopes[0] + warp * 16 * WIDTH, lane);
     s.column = lane % 4 * 2;
+    s.scale = p.scale * 1.44269504f;
     walk now;
     uint32_t turn = 0;
     now.begin(p);

@@ -31,10 +31,24 @@ struct row8 {
     float x[8];
 };
 
-static __device__ __forceinline__ row8 load_row(const heads &at, int64_t b, int64_t t, int64_t h,
-                                                int lane) {
+/* Eight bfloat16 of a row. Volatile: the loads of a thread all start before its first sum. */
+static __device__ __forceinline__ uint4 load_row(const heads &at, int64_t b, int64_t t, int64_t h,
+                                                 int lane) {
     const __nv_bfloat16 *row = at.data + b * at.batch + t * at.position + h * at.head;
-    const uint4 raw = *reinterpret_cast<const uint4 *>(row + lane * 8);
+    uint4 raw;
+    asm volatile("ld.global.v4.u32 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(raw.x), "=r"(raw.y), "=r"(raw.z), "=r"(raw.w)
+                 : "l"(row + lane * 8));
+    return raw;
+}
+
+static __device__ __forceinline__ float load_value(const float *from) {
+    float x;
+    asm volatile("ld.global.f32 %0, [%1];" : "=f"(x) : "l"(from));
+    return x;
+}
+
+static __device__ __forceinline__ row8 widen(const uint4 &raw) {
     const uint32_t words[4] = {raw.x, raw.y, raw.z, raw.w};
     row8 r;
 #pragma unroll
@@ -52,7 +66,9 @@ static __device__ __forceinline__ void store_row(__nv_bfloat16 *row, const row8 
         const __nv_bfloat162 pair = __floats2bfloat162_rn(r.x[2 * i], r.x[2 * i + 1]);
         words[i] = *reinterpret_cast<const uint32_t *>(&pair);
     }
-    *reinterpret_cast<uint4 *>(row + lane * 8) = make_uint4(words[0], words[1], words[2], words[3]);
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(row + lane * 8), "r"(words[0]),
+                 "r"(words[1]), "r"(words[2]), "r"(words[3])
+                 : "memory");
 }
 
 /* The sum over the eight threads of a row, the same in each. */
@@ -103,7 +119,7 @@ static __device__ __forceinline__ void add_self_gradient(const parameters &p, co
                                                          int64_t g, int lane) {
     const float radial = dot(d_u, unit.u);
     row8 d_v = {};
-    if (p.accumulate) d_v = load_row(p.d_v, b, t, g, lane);
+    if (p.accumulate) d_v = widen(load_row(p.d_v, b, t, g, lane));
 #pragma unroll
     for (int i = 0; i < 8; i++)
         d_v.x[i] += (d_u.x[i] - (unit.radial ? radial : 0.0f) * unit.u.x[i]) * unit.inverse;
@@ -113,35 +129,42 @@ static __device__ __forceinline__ void add_self_gradient(const parameters &p, co
 /* Grid: B * G * blocks * 2, a block of threads for 32 positions. Rows past the end of the sequence
  * get statistics that make their weights zero. AT_ONCE heads are loaded together. */
 template <bool EXCLUDE, int AT_ONCE>
-static __global__ void __launch_bounds__(THREADS) attention_rows_kernel(const parameters p) {
+static __global__ void __launch_bounds__(THREADS, 3) attention_rows_kernel(const parameters p) {
     const int lane = threadIdx.x % LANES, strips = p.blocks * 2;
     const int t = blockIdx.x % strips * ROWS + threadIdx.x / LANES;
     const int64_t g = blockIdx.x / strips % p.groups, b = blockIdx.x / strips / p.groups;
     const bool inside = t < p.positions;
     const int64_t row = inside ? t : p.positions - 1;
     const int each = p.n_heads / p.groups;
+    uint4 v = {};
+    if (EXCLUDE) v = load_row(p.v, b, row, g, lane);
     unit_row unit = {};
-    if (EXCLUDE) unit = unit_of(load_row(p.v, b, row, g, lane));
     row8 d_u = {};
     for (int first = 0; first < each; first += AT_ONCE) {
-        row8 out[AT_ONCE], d_out[AT_ONCE];
+        const int64_t unit_index = b * p.n_heads + g * each + first;
+        uint4 raw_out[AT_ONCE], raw_d_out[AT_ONCE];
+        float self[AT_ONCE], logarithm[AT_ONCE];
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            out[i] = load_row(p.out, b, row, g * each + first + i, lane);
-            d_out[i] = load_row(p.d_out, b, row, g * each + first + i, lane);
+            const int64_t at = (unit_index + i) * p.positions + row;
+            raw_out[i] = load_row(p.out, b, row, g * each + first + i, lane);
+            raw_d_out[i] = load_row(p.d_out, b, row, g * each + first + i, lane);
+            logarithm[i] = load_value(p.log_sum_exp + at);
+            self[i] = EXCLUDE ? load_value(p.self_dot + at) : 0.0f;
         }
+        if (EXCLUDE && first == 0) unit = unit_of(widen(v));
 #pragma unroll
         for (int i = 0; i < AT_ONCE; i++) {
-            const int64_t unit_index = b * p.n_heads + g * each + first + i;
-            const int64_t at = unit_index * p.positions + row;
+            row8 out = widen(raw_out[i]), d_out = widen(raw_d_out[i]);
             if (EXCLUDE) {
-                without_self(unit.u, p.self_dot[at], out[i], d_out[i], d_u);
-                if (inside) store_row(p.d_y + at * 64, d_out[i], lane);
+                without_self(unit.u, self[i], out, d_out, d_u);
+                __nv_bfloat16 *d_y = p.d_y + ((unit_index + i) * p.positions + row) * 64;
+                if (inside) store_row(d_y, d_out, lane);
             }
-            const float delta = dot(out[i], d_out[i]);
-            float *to = p.statistics + (unit_index * p.blocks + t / 64) * 128 + t % 64;
+            const float delta = dot(out, d_out);
+            float *to = p.statistics + ((unit_index + i) * p.blocks + t / 64) * 128 + t % 64;
             if (lane == 0) {
-                to[0] = inside ? -1.44269504f * p.log_sum_exp[at] : -INFINITY;
+                to[0] = inside ? -1.44269504f * logarithm[i] : -INFINITY;
                 to[64] = inside ? delta : 0.0f;
             }
         }

@@ -86,27 +86,17 @@ __device__ __forceinline__ uint32_t address_in(const void *pointer, uint32_t ran
         : "r"(shared_address(pointer)), "r"(rank));
     return address;
 }
-__device__ __forceinline__ void store_in(uint32_t address, float a, float b, float c, float d) {
-    asm volatile("st.shared::cluster.v4.f32 [%0], {%1, %2, %3, %4};" ::"r"(address), "f"(a), "f"(b),
-                 "f"(c), "f"(d)
+/* Four float to another block; its `barrier` counts 16 bytes when they are there. No fence: one
+ * that reaches beyond the block would wait for everything this thread has under way. */
+__device__ __forceinline__ void store_in(uint32_t address, float a, float b, float c, float d,
+                                         uint32_t barrier) {
+    asm volatile("st.async.weak.shared::cluster.mbarrier::complete_tx::bytes.v4.f32 "
+                 "[%0], {%1, %2, %3, %4}, [%5];" ::"r"(address),
+                 "f"(a), "f"(b), "f"(c), "f"(d), "r"(barrier)
                  : "memory");
 }
 __device__ __forceinline__ void barrier_arrive_in(uint32_t barrier) {
-    asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier)
-                 : "memory");
-}
-/* barrier_wait for what another block has written before its barrier_arrive_in. */
-__device__ __forceinline__ void barrier_wait_cluster(uint64_t *barrier, uint32_t parity) {
-    asm volatile("{\n"
-                 ".reg .pred done;\n"
-                 "again:\n"
-                 "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
-                 "@done bra over;\n"
-                 "bra again;\n"
-                 "over:\n"
-                 "}\n" ::"r"(shared_address(barrier)),
-                 "r"(parity)
-                 : "memory");
+    asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 #endif /* FAIRWAY_HOPPER_CODE */
