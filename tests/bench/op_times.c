@@ -54,7 +54,9 @@ static double linear_backward_flops(const fw_linear_activation *layer) {
     X(smear_forward, fw_smear, not_counted)                                                        \
     X(smear_backward, fw_smear, not_counted)                                                       \
     X(linear_activation_forward, fw_linear_activation, linear_forward_flops)                       \
-    X(linear_activation_backward, fw_linear_activation, linear_backward_flops)
+    X(linear_activation_backward, fw_linear_activation, linear_backward_flops)                     \
+    X(scale_rows_forward, fw_scale_rows, not_counted)                                              \
+    X(scale_rows_backward, fw_scale_rows, not_counted)
 
 #define OP_INDEX(op, arguments, flops) OP_##op,
 enum { OP_MAP(OP_INDEX) N_OPS };
