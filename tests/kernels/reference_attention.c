@@ -30,22 +30,46 @@ static double exclude(double *out, const double *v, int64_t width) {
     return along;
 }
 
-/* One query against keys [first, last], `step` apart; returns the logarithm of the sum. */
-static double attend(const reference_attention_shape *s, const double *q, const double *k,
-                     const double *v, int64_t step, int64_t first, int64_t last, double *scores,
-                     double *out) {
+/* One query and the keys and values [first, last] that it sees, of one head, `step` apart. */
+typedef struct view {
+    int64_t query; /* where its row begins in q and out */
+    int64_t keys;  /* where those of its head begin in k and v */
+    int64_t step, first, last;
+    int64_t statistic; /* its place in log_sum_exp and self_dot */
+} view;
+
+/* Of query i of [batch, tokens, heads]; the last key seen is its own position's. */
+static view view_of(const reference_attention_shape *s, int64_t i) {
+    const int64_t h = i % s->heads, t = i / s->heads % s->tokens, b = i / s->heads / s->tokens;
+    const int64_t step = s->groups * s->width, group = h / (s->heads / s->groups);
+    const int64_t own = t + s->keys - s->tokens;
+    return (view){.query = i * s->width,
+                  .keys = b * s->keys * step + group * s->width,
+                  .step = step,
+                  .first = first_key(s, b, own),
+                  .last = own,
+                  .statistic = (b * s->heads + h) * s->tokens + t};
+}
+
+/* scores: probabilities of the keys seen; returns the logarithm of the sum that they were divided
+ * by. */
+static double attend(const reference_attention_shape *s, const view *seen, const double *q,
+                     const double *k, const double *v, double *scores, double *out) {
     double largest = -INFINITY, total = 0.0;
-    for (int64_t j = first; j <= last; j++) {
-        scores[j] = s->scale * dot(q, k + j * step, s->width);
+    k += seen->keys, v += seen->keys;
+    for (int64_t j = seen->first; j <= seen->last; j++) {
+        scores[j] = s->scale * dot(q + seen->query, k + j * seen->step, s->width);
         largest = fmax(largest, scores[j]);
     }
-    for (int64_t j = first; j <= last; j++) {
+    for (int64_t j = seen->first; j <= seen->last; j++) {
         scores[j] = exp(scores[j] - largest);
         total += scores[j];
     }
     for (int64_t d = 0; d < s->width; d++) out[d] = 0.0;
-    for (int64_t j = first; j <= last; j++)
-        for (int64_t d = 0; d < s->width; d++) out[d] += scores[j] / total * v[j * step + d];
+    for (int64_t j = seen->first; j <= seen->last; j++) {
+        scores[j] /= total;
+        for (int64_t d = 0; d < s->width; d++) out[d] += scores[j] * v[j * seen->step + d];
+    }
     return largest + log(total);
 }
 
@@ -53,22 +77,14 @@ void reference_attention(const reference_attention_shape *s, const double *q, co
                          const double *v, double *out, double *log_sum_exp, double *self_dot) {
     double *scores = calloc((size_t)s->keys, sizeof *scores);
     if (scores == NULL) abort();
-    const int64_t step = s->groups * s->width;
-    for (int64_t b = 0; b < s->batch; b++)
-        for (int64_t t = 0; t < s->tokens; t++)
-            for (int64_t h = 0; h < s->heads; h++) {
-                const int64_t own = t + s->keys - s->tokens, first = first_key(s, b, own);
-                const int64_t group = h / (s->heads / s->groups);
-                const int64_t keys = b * s->keys * step + group * s->width;
-                const int64_t row = ((b * s->tokens + t) * s->heads + h) * s->width;
-                const int64_t statistic = (b * s->heads + h) * s->tokens + t;
-                const double logarithm =
-                    attend(s, q + row, k + keys, v + keys, step, first, own, scores, out + row);
-                double self = 0.0;
-                if (s->exclude_self) self = exclude(out + row, v + keys + own * step, s->width);
-                if (log_sum_exp != NULL) log_sum_exp[statistic] = logarithm;
-                if (self_dot != NULL) self_dot[statistic] = self;
-            }
+    for (int64_t i = 0; i < s->batch * s->tokens * s->heads; i++) {
+        const view seen = view_of(s, i);
+        double *row = out + seen.query, self = 0.0;
+        const double logarithm = attend(s, &seen, q, k, v, scores, row);
+        if (s->exclude_self) self = exclude(row, v + seen.keys + seen.last * seen.step, s->width);
+        if (log_sum_exp != NULL) log_sum_exp[seen.statistic] = logarithm;
+        if (self_dot != NULL) self_dot[seen.statistic] = self;
+    }
     free(scores);
 }
 
@@ -87,47 +103,52 @@ static void exclude_backward(const double *before, const double *v, double *d_ou
     for (int64_t d = 0; d < width; d++) d_out[d] -= slope * v[d] / length;
 }
 
-/* What one query gives to the gradients of itself and of keys [first, last]; scores hold its
- * probabilities times their sum `total`. */
-static void attend_backward(const reference_attention_shape *s, const double *q, const double *k,
-                            const double *v, int64_t step, int64_t first, int64_t last,
-                            const double *scores, const double *out, const double *d_out,
-                            double *d_q, double *d_k, double *d_v) {
-    double total = 0.0;
+/* d_score = scale * p * (d_out . v - d_out . out) for each key seen, from its probability. */
+static void score_gradients(const reference_attention_shape *s, const view *seen, const double *v,
+                            const double *out, const double *d_out, const double *scores,
+                            double *d_scores) {
     const double delta = dot(out, d_out, s->width);
-    for (int64_t j = first; j <= last; j++) total += scores[j];
-    for (int64_t j = first; j <= last; j++) {
-        const double p = scores[j] / total;
-        const double d_score = s->scale * p * (dot(d_out, v + j * step, s->width) - delta);
-        for (int64_t d = 0; d < s->width; d++) {
-            d_v[j * step + d] += p * d_out[d];
-            d_k[j * step + d] += d_score * q[d];
-            d_q[d] += d_score * k[j * step + d];
-        }
-    }
+    for (int64_t j = seen->first; j <= seen->last; j++)
+        d_scores[j] =
+            s->scale * scores[j] * (dot(d_out, v + seen->keys + j * seen->step, s->width) - delta);
+}
+
+/* to[j] += weights[j] * from, for all keys seen; and to += weights[j] * from[j]. */
+static void scatter(const reference_attention_shape *s, const view *seen, const double *weights,
+                    const double *from, double *to) {
+    for (int64_t j = seen->first; j <= seen->last; j++)
+        for (int64_t d = 0; d < s->width; d++)
+            to[seen->keys + j * seen->step + d] += weights[j] * from[d];
+}
+
+static void gather(const reference_attention_shape *s, const view *seen, const double *weights,
+                   const double *from, double *to) {
+    for (int64_t j = seen->first; j <= seen->last; j++)
+        for (int64_t d = 0; d < s->width; d++)
+            to[d] += weights[j] * from[seen->keys + j * seen->step + d];
 }
 
 void reference_attention_backward(const reference_attention_shape *s, const double *q,
                                   const double *k, const double *v, const double *d_out,
                                   double *d_q, double *d_k, double *d_v) {
-    const int64_t step = s->groups * s->width, queries = s->batch * s->tokens * s->heads;
-    double *scores = calloc((size_t)(s->keys + 2 * s->width), sizeof *scores);
+    const int64_t queries = s->batch * s->tokens * s->heads;
+    const int64_t keys = s->batch * s->keys * s->groups;
+    double *scores = calloc((size_t)(2 * s->keys + 2 * s->width), sizeof *scores);
     if (scores == NULL) abort();
-    double *out = scores + s->keys, *d = out + s->width;
+    double *d_scores = scores + s->keys, *out = d_scores + s->keys, *d = out + s->width;
     memset(d_q, 0, (size_t)(queries * s->width) * sizeof *d_q);
-    memset(d_k, 0, (size_t)(s->batch * s->keys * step) * sizeof *d_k);
-    memset(d_v, 0, (size_t)(s->batch * s->keys * step) * sizeof *d_v);
+    memset(d_k, 0, (size_t)(keys * s->width) * sizeof *d_k);
+    memset(d_v, 0, (size_t)(keys * s->width) * sizeof *d_v);
     for (int64_t i = 0; i < queries; i++) {
-        const int64_t h = i % s->heads, t = i / s->heads % s->tokens, b = i / s->heads / s->tokens;
-        const int64_t own = t + s->keys - s->tokens, first = first_key(s, b, own);
-        const int64_t at = b * s->keys * step + h / (s->heads / s->groups) * s->width;
-        const double *query = q + i * s->width;
-        (void)attend(s, query, k + at, v + at, step, first, own, scores, out);
-        memcpy(d, d_out + i * s->width, (size_t)s->width * sizeof *d);
-        if (s->exclude_self)
-            exclude_backward(out, v + at + own * step, d, d_v + at + own * step, s->width);
-        attend_backward(s, query, k + at, v + at, step, first, own, scores, out, d,
-                        d_q + i * s->width, d_k + at, d_v + at);
+        const view seen = view_of(s, i);
+        const int64_t own = seen.keys + seen.last * seen.step;
+        (void)attend(s, &seen, q, k, v, scores, out);
+        memcpy(d, d_out + seen.query, (size_t)s->width * sizeof *d);
+        if (s->exclude_self) exclude_backward(out, v + own, d, d_v + own, s->width);
+        score_gradients(s, &seen, v, out, d, scores, d_scores);
+        scatter(s, &seen, scores, d, d_v);
+        scatter(s, &seen, d_scores, q + seen.query, d_k);
+        gather(s, &seen, d_scores, k, d_q + seen.query);
     }
     free(scores);
 }
