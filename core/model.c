@@ -94,11 +94,13 @@ static fw_status arrange_tables(struct model *model, fw_error *error) {
 static fw_status check_ops(const struct model *model, fw_error *error) {
     const fw_ops *ops = model->ops;
     if (FW_HAS(ops, gemm) && FW_HAS(ops, embedding_forward) && FW_HAS(ops, embedding_backward) &&
-        FW_HAS(ops, residual_norm_forward) && FW_HAS(ops, residual_norm_backward) &&
-        FW_HAS(ops, activation_forward) && FW_HAS(ops, activation_backward) &&
-        FW_HAS(ops, cross_entropy_forward) && FW_HAS(ops, cross_entropy_backward) &&
-        FW_HAS(ops, log_softmax) && FW_HAS(ops, reduce) && FW_HAS(ops, cast) &&
-        FW_HAS(ops, axpby) &&
+        FW_HAS(ops, rmsnorm_forward) && FW_HAS(ops, residual_norm_forward) &&
+        FW_HAS(ops, residual_norm_backward) && FW_HAS(ops, activation_forward) &&
+        FW_HAS(ops, activation_backward) && FW_HAS(ops, cross_entropy_forward) &&
+        FW_HAS(ops, cross_entropy_backward) && FW_HAS(ops, log_softmax) && FW_HAS(ops, reduce) &&
+        FW_HAS(ops, cast) && FW_HAS(ops, axpby) &&
+        (!model->options.experiment->model.layer_scales ||
+         (FW_HAS(ops, scale_rows_forward) && FW_HAS(ops, scale_rows_backward))) &&
         (!model->options.experiment->model.smear ||
          (FW_HAS(ops, smear_forward) && FW_HAS(ops, smear_backward))))
         return FW_OK;
@@ -174,6 +176,8 @@ void model_destroy(struct model *model) {
     free(model->offsets);
     free(model->compute);
     free(model->gradient_views);
+    free(model->call_weights);
+    free(model->call_grads);
     free(model);
 }
 

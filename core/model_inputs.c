@@ -29,7 +29,7 @@ static fw_status table_backward(const struct pass *pass, const struct table *tab
         d_rows = model->d_rows;
         FW_TRY(linear_weight_gradient(pass, d, pass_matrix(pass, table->rows, table->width),
                                       table->projection));
-        FW_TRY(linear_input_gradient(pass, d, table->projection,
+        FW_TRY(linear_input_gradient(pass, d, model->compute[table->projection],
                                      pass_matrix(pass, d_rows, table->width)));
     }
     const fw_embedding lookup = {.struct_size = sizeof lookup,

@@ -27,6 +27,7 @@ struct layer {
     void *self;
     uint32_t first_weight; /* of attention's */
     uint32_t n_attention;
+    uint32_t output; /* of attention: the weight whose rows its scale multiplies, NO_WEIGHT: none */
     uint32_t up, down;
     uint32_t mix, attention_scale, mlp_scale, value_scale;
     int32_t skip; /* row of skip_weights, -1: none */
@@ -37,12 +38,11 @@ struct layer {
     void *entry, *skipped, *stream; /* [N,C] */
     void *attention_in;             /* [N,C] */
     void *attention_saved;
-    void *attention_out;      /* [N,C] */
+    void *attention_out;      /* [N,C], where attention knows of no residual */
     void *middle;             /* [N,C] residual stream between attention and MLP */
     void *mlp_in;             /* [N,C] */
     void *hidden, *activated; /* [N,M]; hidden only without the device's linear_activation, */
     void *mlp_saved;          /* which saves this instead, in training alone */
-    void *mlp_out;            /* [N,C] */
     void *value_add;          /* [N,G*D], with value_scale only */
     void *d_output;           /* [N,C] gradient of what a skip took from this layer's output; lies
                                  where the layer that took it had its mlp_in */
@@ -66,6 +66,8 @@ struct model {
     void *compute_arena; /* NULL when masters serve */
     fw_tensor *compute;  /* one view per weight */
     fw_tensor *gradient_views;
+    fw_tensor *call_weights; /* `compute` and `gradient_views` as attention is called with them: */
+    fw_tensor *call_grads;   /* a layer's output is scaled by its last matrix */
     uint32_t smear_gate, skip_weights;
     struct table bigram, value; /* weight = NO_WEIGHT: none */
 
@@ -80,7 +82,9 @@ struct model {
     void *value_base;              /* [N,G*D] */
     void *final_stream, *final_in; /* [N,C] */
     float *final_rms;
-    void *branch;                     /* [N,C] output of a sublayer, where nobody saves it */
+    void *branch;                     /* [N,C] output of attention, where nobody saves it */
+    void *scaled;                     /* a layer's last matrix with its rows scaled, [C,...] */
+    float *d_scaled_weight;           /* its gradient */
     void *d_stream, *d_branch;        /* [N,C] */
     void *d_scaled, *d_x0;            /* [N,C], for scales and mixes */
     void *d_value_add, *d_value_base; /* [N,G*D] */

@@ -50,9 +50,11 @@ static struct residual first_norm(const struct model *model, const struct layer 
     return sum;
 }
 
+/* Where the attention plugin adds to the residual stream itself, only the norm is left. */
 static struct residual attention_sum(const struct model *model, const struct layer *layer) {
-    return (struct residual){.a = {layer->stream, NO_WEIGHT, 0},
-                             .b = {layer->attention_out, layer->attention_scale, 0},
+    const bool added = layer->output != NO_WEIGHT;
+    return (struct residual){.a = {added ? layer->middle : layer->stream, NO_WEIGHT, 0},
+                             .b = {added ? NULL : layer->attention_out, layer->attention_scale, 0},
                              .columns = model->width,
                              .sum = layer->middle,
                              .out = layer->mlp_in,
@@ -64,27 +66,27 @@ static bool is_last(const struct model *model, const struct layer *layer) {
     return layer == &model->layer[model->layers - 1];
 }
 
-static struct residual mlp_sum(const struct model *model, const struct layer *layer) {
-    struct residual sum = {.a = {layer->middle, NO_WEIGHT, 0},
-                           .b = {layer->mlp_out, layer->mlp_scale, 0},
-                           .columns = model->width};
-    if (is_last(model, layer)) {
-        sum.sum = model->final_stream;
-        sum.out = model->final_in;
-        sum.inverse_rms = model->final_rms;
-        sum.scale = 1;
-    } else {
-        sum.sum = layer[1].entry;
-        if (!begins_with_sum(&layer[1])) norm_for_attention(&sum, &layer[1]);
+/* Where the layer leaves the residual stream: the MLP adds to it itself, so that this is a norm, or
+ * nothing (out = NULL) in front of a layer that begins with a sum of its own. */
+static struct residual layer_end(const struct model *model, const struct layer *layer) {
+    const bool last = is_last(model, layer);
+    void *stream = last ? model->final_stream : layer[1].entry;
+    struct residual end = {.a = {stream, NO_WEIGHT, 0}, .columns = model->width, .sum = stream};
+    if (last) {
+        end.out = model->final_in;
+        end.inverse_rms = model->final_rms;
+        end.scale = 1;
+    } else if (!begins_with_sum(&layer[1])) {
+        norm_for_attention(&end, &layer[1]);
     }
-    return sum;
+    return end;
 }
 
 /* ---- sublayers ---- */
 
 static fw_attention_call attention_call(const struct pass *pass, const struct layer *layer) {
     struct model *model = pass->model;
-    const bool values = layer->value_scale != NO_WEIGHT;
+    const bool values = layer->value_scale != NO_WEIGHT, added = layer->output != NO_WEIGHT;
     return (fw_attention_call){
         .struct_size = sizeof(fw_attention_call),
         .phase = pass->phase,
@@ -92,9 +94,10 @@ static fw_attention_call attention_call(const struct pass *pass, const struct la
         .tokens = pass->tokens,
         .accumulate = pass->accumulate ? 1 : 0,
         .n_weights = layer->n_attention,
-        .weights = &model->compute[layer->first_weight],
+        .weights = &model->call_weights[layer->first_weight],
         .input = pass_stream(pass, layer->attention_in),
-        .output = pass_stream(pass, layer->attention_out),
+        .output = pass_stream(pass, added ? layer->middle : layer->attention_out),
+        .residual = added ? pass_stream(pass, layer->stream) : fw_absent(),
         .value_add =
             values ? pass_matrix(pass, layer->value_add, model->value.columns) : fw_absent(),
         .d_output = fw_absent(),
@@ -119,7 +122,7 @@ static fw_linear_activation joined_call(const struct pass *pass, const struct la
                                   .weight = model->compute[layer->up],
                                   .out = hidden_view(pass, layer->activated),
                                   .d_y = fw_absent(),
-                                  .next_weight = model->compute[layer->down],
+                                  .next_weight = fw_absent(),
                                   .d_hidden = fw_absent(),
                                   .saved = layer->mlp_saved,
                                   .saved_bytes =
@@ -152,45 +155,81 @@ static fw_status up_forward(const struct pass *pass, const struct layer *layer) 
 static fw_status down_backward(const struct pass *pass, const struct layer *layer,
                                fw_tensor d_output, fw_tensor d_hidden) {
     struct model *model = pass->model;
+    fw_tensor down;
+    FW_TRY(scaled_weight(pass, layer->down, layer->mlp_scale, &down));
     if (model->linear_activation) {
         fw_linear_activation joined = joined_call(pass, layer);
         joined.d_y = d_output;
+        joined.next_weight = down;
         joined.d_hidden = d_hidden;
         return model->ops->linear_activation_backward(model->device, &joined, pass->error);
     }
     fw_activation activation = activation_call(pass, layer);
     activation.d_out = activation.d_x = d_hidden;
-    FW_TRY(linear_input_gradient(pass, d_output, layer->down, d_hidden));
+    FW_TRY(linear_input_gradient(pass, d_output, down, d_hidden));
     return model->ops->activation_backward(model->device, &activation, pass->error);
 }
 
-static fw_status mlp_forward(const struct pass *pass, const struct layer *layer) {
+/* To the residual stream at `to`. */
+static fw_status mlp_forward(const struct pass *pass, const struct layer *layer, void *to) {
+    fw_tensor down;
     FW_TRY(up_forward(pass, layer));
-    return linear(pass, hidden_view(pass, layer->activated), layer->down,
-                  pass_stream(pass, layer->mlp_out));
+    FW_TRY(scaled_weight(pass, layer->down, layer->mlp_scale, &down));
+    return linear_add(pass, hidden_view(pass, layer->activated), down,
+                      pass_stream(pass, layer->middle), pass_stream(pass, to));
 }
 
-/* From d_output, the gradient of the MLP's output, to d_branch. */
-static fw_status mlp_backward(const struct pass *pass, const struct layer *layer, void *d_output) {
+/* From d_stream, the gradient of what the MLP added, to d_branch. */
+static fw_status mlp_backward(const struct pass *pass, const struct layer *layer) {
     struct model *model = pass->model;
-    const fw_tensor d_out = pass_stream(pass, d_output);
+    const fw_tensor d_out = pass_stream(pass, model->d_stream);
     const fw_tensor d_hidden = hidden_view(pass, model->d_hidden);
-    FW_TRY(linear_weight_gradient(pass, d_out, hidden_view(pass, layer->activated), layer->down));
+    FW_TRY(linear_scaled_gradient(pass, d_out, hidden_view(pass, layer->activated), layer->down,
+                                  layer->mlp_scale));
     FW_TRY(down_backward(pass, layer, d_out, d_hidden));
     FW_TRY(linear_weight_gradient(pass, d_hidden, pass_stream(pass, layer->mlp_in), layer->up));
-    return linear_input_gradient(pass, d_hidden, layer->up, pass_stream(pass, model->d_branch));
+    return linear_input_gradient(pass, d_hidden, model->compute[layer->up],
+                                 pass_stream(pass, model->d_branch));
 }
 
+/* Whether attention is called with a matrix that has taken up the scale of its output. */
+static bool scales_output(const struct layer *layer) {
+    return layer->output != NO_WEIGHT && layer->attention_scale != NO_WEIGHT;
+}
+
+static fw_status attention_forward(const struct pass *pass, const struct layer *layer) {
+    fw_tensor scaled;
+    if (scales_output(layer))
+        FW_TRY(scaled_weight(pass, layer->output, layer->attention_scale, &scaled));
+    const fw_attention_call call = attention_call(pass, layer);
+    return layer->attention->forward(layer->self, &call, pass->error);
+}
+
+/* The gradient of the scaled matrix is formed afresh; the plugin adds where it accumulates. */
+static fw_status prepare_scaled_output(const struct pass *pass, const struct layer *layer) {
+    const struct model *model = pass->model;
+    const fw_tensor *gradient = &model->gradient_views[layer->output];
+    const size_t bytes = (size_t)fw_tensor_count(gradient) * sizeof(float);
+    fw_tensor scaled;
+    FW_TRY(scaled_weight(pass, layer->output, layer->attention_scale, &scaled));
+    if (!pass->accumulate) return FW_OK;
+    return model->device->zero(model->device, model->d_scaled_weight, bytes, pass->error);
+}
+
+/* From d_output, the gradient of what attention gave, to d_branch. */
 static fw_status attention_backward(const struct pass *pass, const struct layer *layer,
                                     void *d_output) {
     struct model *model = pass->model;
     fw_attention_call call = attention_call(pass, layer);
-    call.grads = &model->gradient_views[layer->first_weight];
+    call.grads = &model->call_grads[layer->first_weight];
     call.d_output = pass_stream(pass, d_output);
     call.d_input = pass_stream(pass, model->d_branch);
     if (layer->value_scale != NO_WEIGHT)
         call.d_value_add = pass_matrix(pass, model->d_value_add, model->value.columns);
-    return layer->attention->backward(layer->self, &call, pass->error);
+    if (scales_output(layer)) FW_TRY(prepare_scaled_output(pass, layer));
+    FW_TRY(layer->attention->backward(layer->self, &call, pass->error));
+    if (!scales_output(layer)) return FW_OK;
+    return scaled_weight_backward(pass, layer->output, layer->attention_scale);
 }
 
 /* ---- forward ---- */
@@ -211,12 +250,19 @@ static fw_status begin_layer(const struct pass *pass, const struct layer *layer)
     return residual_forward(pass, &sum);
 }
 
+/* A sum that was formed already lacks its norm alone. */
+static fw_status sum_or_norm(const struct pass *pass, const struct residual *sum) {
+    if (sum->a.data != sum->sum || sum->b.data != NULL) return residual_forward(pass, sum);
+    if (sum->out == NULL) return FW_OK;
+    return norm_stream(pass, sum->sum, sum->out, sum->inverse_rms, sum->scale);
+}
+
 static fw_status mlp_sublayer(const struct pass *pass, const struct layer *layer,
                               const struct residual *end) {
     const struct residual middle = attention_sum(pass->model, layer);
-    FW_TRY(residual_forward(pass, &middle));
-    FW_TRY(mlp_forward(pass, layer));
-    return residual_forward(pass, end);
+    FW_TRY(sum_or_norm(pass, &middle));
+    FW_TRY(mlp_forward(pass, layer, end->sum));
+    return sum_or_norm(pass, end);
 }
 
 /* The positions of each sequence that matter, one sequence behind the other. */
@@ -231,14 +277,18 @@ static fw_status gather(const struct pass *pass, const void *from, void *to) {
     return FW_OK;
 }
 
-/* The last MLP for these positions alone, in buffers that are free by then: the sum after attention
- * is formed in place. */
+/* The last MLP for these positions alone, in buffers that are free by then. */
 static fw_status last_mlp_sublayer(const struct pass *pass, const struct layer *layer,
                                    const struct residual *end) {
     struct pass some = *pass;
     struct layer gathered = *layer;
     some.rows = pass->batch * pass->n;
-    gathered.stream = layer->middle;
+    if (layer->output != NO_WEIGHT) {
+        gathered.middle = layer->attention_in;
+        FW_TRY(gather(pass, layer->middle, gathered.middle));
+        return mlp_sublayer(&some, &gathered, end);
+    }
+    gathered.stream = layer->middle; /* the sum is formed in place */
     gathered.attention_out = layer->attention_in;
     FW_TRY(gather(pass, layer->stream, gathered.stream));
     FW_TRY(gather(pass, layer->attention_out, gathered.attention_out));
@@ -248,9 +298,8 @@ static fw_status last_mlp_sublayer(const struct pass *pass, const struct layer *
 static fw_status layer_forward(const struct pass *pass, const struct layer *layer) {
     FW_TRY(begin_layer(pass, layer));
     if (layer->value_scale != NO_WEIGHT) FW_TRY(value_forward(pass, layer));
-    const fw_attention_call call = attention_call(pass, layer);
-    FW_TRY(layer->attention->forward(layer->self, &call, pass->error));
-    const struct residual end = mlp_sum(pass->model, layer);
+    FW_TRY(attention_forward(pass, layer));
+    const struct residual end = layer_end(pass->model, layer);
     if (is_last(pass->model, layer) && pass->firsts != NULL)
         return last_mlp_sublayer(pass, layer, &end);
     return mlp_sublayer(pass, layer, &end);
@@ -264,11 +313,11 @@ fw_status layers_forward(const struct pass *pass) {
 
 /* ---- backward ---- */
 
-/* Through a sum at a sublayer's end; where the sublayer's output was scaled, its gradient is apart
- * from the stream's, in d_scaled. */
+/* Through a sum at a sublayer's end, or the norm that is left of it; where the sublayer's output
+ * was scaled there, its gradient is apart from the stream's, in d_scaled. */
 static fw_status end_backward(const struct pass *pass, const struct residual *sum, bool top) {
     struct model *model = pass->model;
-    const bool scaled = sum->b.weight != NO_WEIGHT;
+    const bool scaled = sum->b.data != NULL && sum->b.weight != NO_WEIGHT;
     if (!scaled && sum->out == NULL) return FW_OK;
     const struct residual_flow flow = {.d_sum = top ? NULL : model->d_stream,
                                        .d_out = sum->out != NULL ? model->d_branch : NULL,
@@ -278,7 +327,8 @@ static fw_status end_backward(const struct pass *pass, const struct residual *su
 }
 
 static void *branch_gradient(const struct model *model, const struct residual *sum) {
-    return sum->b.weight != NO_WEIGHT ? model->d_scaled : model->d_stream;
+    const bool scaled = sum->b.data != NULL && sum->b.weight != NO_WEIGHT;
+    return scaled ? model->d_scaled : model->d_stream;
 }
 
 static fw_status begin_backward(const struct pass *pass, const struct layer *layer) {
@@ -307,9 +357,9 @@ static fw_status layer_backward(const struct pass *pass, const struct layer *lay
                                 bool *first_value) {
     struct model *model = pass->model;
     if (layer->d_output != NULL) FW_TRY(add_stream(pass, layer->d_output, model->d_stream));
-    const struct residual end = mlp_sum(model, layer);
+    const struct residual end = layer_end(model, layer);
     FW_TRY(end_backward(pass, &end, is_last(model, layer)));
-    FW_TRY(mlp_backward(pass, layer, branch_gradient(model, &end)));
+    FW_TRY(mlp_backward(pass, layer));
     const struct residual middle = attention_sum(model, layer);
     FW_TRY(end_backward(pass, &middle, false));
     FW_TRY(attention_backward(pass, layer, branch_gradient(model, &middle)));

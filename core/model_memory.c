@@ -61,6 +61,13 @@ static void carve_inputs(struct model *model, const struct sizes *sizes, struct 
 
 /* ---- layers ---- */
 
+/* Whether an attention plugin leaves it to us to add its output to the residual stream. */
+static bool sums_attention(const struct model *model) {
+    for (int64_t i = 0; i < model->layers; i++)
+        if (model->layer[i].output == NO_WEIGHT) return true;
+    return false;
+}
+
 /* The residual stream where it enters the layer. In inference a layer overwrites what the one
  * before left, but for x0 and what a later layer takes up again. */
 static void carve_entry(struct model *model, struct layer *layer, size_t bytes,
@@ -100,9 +107,9 @@ static void carve_saved(struct model *model, struct layer *layer, const struct s
     else if (training)
         layer->mlp_saved = carve(carver, model->mlp_saved_bytes);
     layer->activated = carve(carver, sizes->hidden);
-    const bool scaled = keys->layer_scales && training;
-    layer->attention_out = scaled ? carve(carver, sizes->stream) : model->branch;
-    layer->mlp_out = scaled ? carve(carver, sizes->stream) : model->branch;
+    if (layer->output == NO_WEIGHT)
+        layer->attention_out =
+            keys->layer_scales && training ? carve(carver, sizes->stream) : model->branch;
     if (keys->x0_mix) layer->stream = carve(carver, sizes->stream);
     if (model->value.weight != NO_WEIGHT && (!training || layer->takes_values))
         layer->value_add = carve(carver, sizes->values);
@@ -118,7 +125,6 @@ static void share_saved(struct layer *layer, const struct layer *first) {
     layer->hidden = first->hidden;
     layer->activated = first->activated;
     layer->attention_out = first->attention_out;
-    layer->mlp_out = first->mlp_out;
     layer->stream = first->stream;
     layer->value_add = first->value_add;
 }
@@ -148,12 +154,27 @@ static void carve_passing(struct model *model, const struct sizes *sizes, struct
     model->scratch = model->d_hidden = model->logits = carve(carver, bytes);
 }
 
+/* Matrices that take up a scale, one at a time. */
+static void carve_scaled(struct model *model, struct carver *carver) {
+    if (!model->options.experiment->model.layer_scales) return;
+    const size_t width = (size_t)model->width;
+    size_t most = times((size_t)model->mlp_width, width);
+    for (int64_t i = 0; i < model->layers; i++) {
+        const uint32_t output = model->layer[i].output;
+        if (output != NO_WEIGHT)
+            most = larger(most, times((size_t)model->weights[output].shape[1], width));
+    }
+    model->scaled = carve(carver, times(most, fw_dtype_size(model->dtype)));
+    if (model->options.training) model->d_scaled_weight = carve(carver, times(most, sizeof(float)));
+}
+
 static void carve_gradients(struct model *model, const struct sizes *sizes, struct carver *carver) {
     const struct model_keys *keys = &model->options.experiment->model;
     const bool pairs = model->bigram.weight != NO_WEIGHT;
     model->d_stream = carve(carver, sizes->stream);
     model->d_branch = carve(carver, sizes->stream);
-    if (keys->layer_scales || pairs) model->d_scaled = carve(carver, sizes->stream);
+    if (pairs || (keys->layer_scales && sums_attention(model)))
+        model->d_scaled = carve(carver, sizes->stream);
     if (keys->x0_mix) model->d_x0 = carve(carver, sizes->stream);
     for (int64_t i = 0; i < model->layers; i++)
         if (model->layer[i].skip >= 0)
@@ -175,11 +196,12 @@ static void carve_activations(struct model *model, struct carver *carver) {
     const bool training = model->options.training;
     const struct sizes sizes = sizes_of(model);
     const size_t rows = (size_t)model->max_rows;
-    if (!training || !model->options.experiment->model.layer_scales)
+    if (sums_attention(model) && (!training || !model->options.experiment->model.layer_scales))
         model->branch = carve(carver, sizes.stream);
     carve_inputs(model, &sizes, carver);
     carve_layers(model, &sizes, carver);
     carve_passing(model, &sizes, carver);
+    carve_scaled(model, carver);
     model->final_stream = carve(carver, sizes.stream);
     model->final_in = carve(carver, sizes.stream);
     model->final_rms = carve(carver, sizes.scalars);
@@ -246,6 +268,20 @@ static fw_status allocate_pass(struct model *model, size_t bytes, fw_error *erro
     return model_allocate(model, bytes, what, &model->activations, error);
 }
 
+/* Attention sees its output's matrix and gradient where they are scaled. */
+static void arrange_calls(struct model *model) {
+    for (uint32_t i = 0; i < model->n_weights; i++) {
+        model->call_weights[i] = model->compute[i];
+        model->call_grads[i] = model->gradient_views[i];
+    }
+    for (int64_t i = 0; model->scaled != NULL && i < model->layers; i++) {
+        const uint32_t output = model->layer[i].output;
+        if (output == NO_WEIGHT) continue;
+        model->call_weights[output].data = model->scaled;
+        model->call_grads[output].data = model->d_scaled_weight;
+    }
+}
+
 fw_status model_allocate_activations(struct model *model, fw_error *error) {
     struct carver carver = {NULL, 0};
     model->linear_activation = FW_HAS(model->ops, linear_activation_saved) &&
@@ -265,6 +301,7 @@ fw_status model_allocate_activations(struct model *model, fw_error *error) {
     FW_TRY(allocate_pass(model, carver.used, error));
     carver = (struct carver){model->activations, 0};
     carve_activations(model, &carver);
+    arrange_calls(model);
     return staging_create(model->device, 2, 3 * (size_t)model->max_rows * sizeof(int32_t),
                           &model->staging, error);
 }

@@ -41,7 +41,8 @@ static fw_status loss_backward(const struct pass *pass, float scale) {
                                    .d_logits = logits};
     FW_TRY(model->ops->cross_entropy_backward(model->device, &loss, pass->error));
     FW_TRY(linear_weight_gradient(pass, logits, pass_stream(pass, model->final_in), 0));
-    return linear_input_gradient(pass, logits, 0, pass_stream(pass, model->d_branch));
+    return linear_input_gradient(pass, logits, model->compute[0],
+                                 pass_stream(pass, model->d_branch));
 }
 
 /* The embedding serves as the head too, so the loss leaves a gradient there first. */

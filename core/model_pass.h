@@ -26,8 +26,25 @@ fw_tensor pass_vector(const struct pass *pass, float *data);
 
 /* y = x w^T and its gradients. */
 fw_status linear(const struct pass *pass, fw_tensor x, uint32_t weight, fw_tensor y);
-fw_status linear_input_gradient(const struct pass *pass, fw_tensor d_y, uint32_t weight,
-                                fw_tensor d_x);
+
+/* y = addend + x w^T. */
+fw_status linear_add(const struct pass *pass, fw_tensor x, fw_tensor w, fw_tensor addend,
+                     fw_tensor y);
+
+/* The last matrix of a sublayer takes up the scale of its output: w'[c] = scale[c] w[c], so that
+ * the sublayer adds x w'^T to the residual stream in one product and nothing of it need be kept.
+ * `scaled` is w' (w itself without a scale), good until the next call. Its gradient is formed at
+ * model->d_scaled_weight, from where scaled_weight_backward leads on to w and scale;
+ * linear_scaled_gradient does both. */
+fw_status scaled_weight(const struct pass *pass, uint32_t weight, uint32_t scale,
+                        fw_tensor *scaled);
+fw_status scaled_weight_backward(const struct pass *pass, uint32_t weight, uint32_t scale);
+fw_status linear_scaled_gradient(const struct pass *pass, fw_tensor d_y, fw_tensor x,
+                                 uint32_t weight, uint32_t scale);
+
+/* out = scale * rmsnorm(x), [N,C]. */
+fw_status norm_stream(const struct pass *pass, void *x, void *out, float *inverse_rms, float scale);
+fw_status linear_input_gradient(const struct pass *pass, fw_tensor d_y, fw_tensor w, fw_tensor d_x);
 fw_status linear_weight_gradient(const struct pass *pass, fw_tensor d_y, fw_tensor x,
                                  uint32_t weight);
 

@@ -25,29 +25,104 @@ fw_status linear(const struct pass *pass, fw_tensor x, uint32_t weight, fw_tenso
     return pass->model->ops->gemm(pass->model->device, &gemm, pass->error);
 }
 
-fw_status linear_input_gradient(const struct pass *pass, fw_tensor d_y, uint32_t weight,
-                                fw_tensor d_x) {
+fw_status linear_add(const struct pass *pass, fw_tensor x, fw_tensor w, fw_tensor addend,
+                     fw_tensor y) {
     const fw_gemm gemm = {.struct_size = sizeof gemm,
+                          .transpose_b = 1,
                           .alpha = 1,
+                          .beta = 1,
+                          .a = x,
+                          .b = w,
+                          .c = y,
+                          .addend = addend};
+    return pass->model->ops->gemm(pass->model->device, &gemm, pass->error);
+}
+
+fw_status linear_input_gradient(const struct pass *pass, fw_tensor d_y, fw_tensor w,
+                                fw_tensor d_x) {
+    const fw_gemm gemm = {.struct_size = sizeof gemm, .alpha = 1, .a = d_y, .b = w, .c = d_x};
+    return pass->model->ops->gemm(pass->model->device, &gemm, pass->error);
+}
+
+static fw_status weight_gradient(const struct pass *pass, fw_tensor d_y, fw_tensor x, bool add,
+                                 fw_tensor d_w) {
+    const fw_gemm gemm = {.struct_size = sizeof gemm,
+                          .transpose_a = 1,
+                          .alpha = 1,
+                          .beta = add ? 1 : 0,
                           .a = d_y,
-                          .b = pass->model->compute[weight],
-                          .c = d_x};
+                          .b = x,
+                          .c = d_w};
     return pass->model->ops->gemm(pass->model->device, &gemm, pass->error);
 }
 
 fw_status linear_weight_gradient(const struct pass *pass, fw_tensor d_y, fw_tensor x,
                                  uint32_t weight) {
-    const fw_gemm gemm = {.struct_size = sizeof gemm,
-                          .transpose_a = 1,
-                          .alpha = 1,
-                          .beta = pass->accumulate ? 1 : 0,
-                          .a = d_y,
-                          .b = x,
-                          .c = pass->model->gradient_views[weight]};
-    return pass->model->ops->gemm(pass->model->device, &gemm, pass->error);
+    return weight_gradient(pass, d_y, x, pass->accumulate, pass->model->gradient_views[weight]);
+}
+
+/* ---- matrices that take up a scale ---- */
+
+static fw_scale_rows scale_call(const struct pass *pass, uint32_t weight, uint32_t scale) {
+    const struct model *model = pass->model;
+    return (fw_scale_rows){.struct_size = sizeof(fw_scale_rows),
+                           .accumulate = pass->accumulate ? 1 : 0,
+                           .x = model->compute[weight],
+                           .scale = model->compute[scale],
+                           .out = fw_absent(),
+                           .d_out = fw_absent(),
+                           .d_x = fw_absent(),
+                           .d_scale = fw_absent()};
+}
+
+fw_status scaled_weight(const struct pass *pass, uint32_t weight, uint32_t scale,
+                        fw_tensor *scaled) {
+    const struct model *model = pass->model;
+    *scaled = model->compute[weight];
+    if (scale == NO_WEIGHT) return FW_OK;
+    scaled->data = model->scaled;
+    fw_scale_rows call = scale_call(pass, weight, scale);
+    call.out = *scaled;
+    return model->ops->scale_rows_forward(model->device, &call, pass->error);
+}
+
+static fw_tensor scaled_weight_gradient(const struct pass *pass, uint32_t weight) {
+    fw_tensor view = pass->model->gradient_views[weight];
+    view.data = pass->model->d_scaled_weight;
+    return view;
+}
+
+fw_status scaled_weight_backward(const struct pass *pass, uint32_t weight, uint32_t scale) {
+    const struct model *model = pass->model;
+    fw_scale_rows call = scale_call(pass, weight, scale);
+    call.d_out = scaled_weight_gradient(pass, weight);
+    call.d_x = model->gradient_views[weight];
+    call.d_scale = model->gradient_views[scale];
+    return model->ops->scale_rows_backward(model->device, &call, pass->error);
+}
+
+fw_status linear_scaled_gradient(const struct pass *pass, fw_tensor d_y, fw_tensor x,
+                                 uint32_t weight, uint32_t scale) {
+    if (scale == NO_WEIGHT) return linear_weight_gradient(pass, d_y, x, weight);
+    FW_TRY(weight_gradient(pass, d_y, x, false, scaled_weight_gradient(pass, weight)));
+    return scaled_weight_backward(pass, weight, scale);
 }
 
 /* ---- sums along the residual stream ---- */
+
+fw_status norm_stream(const struct pass *pass, void *x, void *out, float *inverse_rms,
+                      float scale) {
+    const struct model *model = pass->model;
+    const fw_rmsnorm norm = {.struct_size = sizeof norm,
+                             .epsilon = MODEL_EPSILON,
+                             .scale = scale,
+                             .x = pass_stream(pass, x),
+                             .out = pass_stream(pass, out),
+                             .inverse_rms = pass_vector(pass, inverse_rms),
+                             .d_out = fw_absent(),
+                             .d_x = fw_absent()};
+    return model->ops->rmsnorm_forward(model->device, &norm, pass->error);
+}
 
 /* A weight's vector: the whole of rank 1, a row of rank 2. */
 static fw_tensor weight_vector(const fw_tensor *views, const struct term *term) {

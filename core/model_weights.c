@@ -122,6 +122,14 @@ static void declare_mix(struct model *model, int32_t index) {
     model->layer[index].mix = mix->index;
 }
 
+/* The matrix that makes attention's output, if the plugin adds to the residual stream. */
+static uint32_t output_of(const struct model *model, const struct layer *layer) {
+    const uint32_t output = layer->plan.output_weight;
+    if (output == 0 || output > layer->n_attention) return NO_WEIGHT;
+    const fw_weight *weight = &model->weights[layer->first_weight + output - 1];
+    return weight->rank == 2 && weight->shape[0] == model->width ? weight->index : NO_WEIGHT;
+}
+
 static void declare_attention(struct model *model, int32_t index) {
     struct layer *layer = &model->layer[index];
     layer->first_weight = model->n_weights;
@@ -135,6 +143,7 @@ static void declare_attention(struct model *model, int32_t index) {
         weight.layer = index;
         (void)append(model, weight);
     }
+    layer->output = output_of(model, layer);
 }
 
 static void declare_mlp(struct model *model, int32_t index) {
@@ -197,8 +206,10 @@ fw_status model_declare_weights(struct model *model, fw_error *error) {
     model->offsets = calloc(n, sizeof *model->offsets);
     model->compute = calloc(n, sizeof *model->compute);
     model->gradient_views = calloc(n, sizeof *model->gradient_views);
+    model->call_weights = calloc(n, sizeof *model->call_weights);
+    model->call_grads = calloc(n, sizeof *model->call_grads);
     if (model->weights == NULL || model->offsets == NULL || model->compute == NULL ||
-        model->gradient_views == NULL)
+        model->gradient_views == NULL || model->call_weights == NULL || model->call_grads == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for the model's list of weights");
     declare_inputs(model);
     for (int32_t i = 0; i < (int32_t)model->layers; i++) declare_layer(model, i);

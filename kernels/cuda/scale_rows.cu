@@ -8,18 +8,21 @@ constexpr int ROW_THREADS = 128;
 
 /* Matrices of a call; strides in elements. */
 struct rows {
-    const float *x, *scale, *d_out;
+    const void *x; /* float or __nv_bfloat16 */
+    const float *scale, *d_out;
     float *d_x, *d_scale;
     __nv_bfloat16 *out;
     int64_t columns, x_stride, out_stride, d_out_stride, d_x_stride;
     bool accumulate;
 };
 
-template <int WIDTH> __global__ void __launch_bounds__(ROW_THREADS) scale_rows(const rows p) {
+template <int WIDTH, class X>
+__global__ void __launch_bounds__(ROW_THREADS) scale_rows(const rows p) {
     const int64_t row = blockIdx.x;
+    const X *from = static_cast<const X *>(p.x) + row * p.x_stride;
     const float scale = p.scale[row];
     for (int64_t at = threadIdx.x * WIDTH; at < p.columns; at += ROW_THREADS * WIDTH) {
-        floats<WIDTH> values = unpack<WIDTH, float>(load<WIDTH>(p.x + row * p.x_stride + at));
+        floats<WIDTH> values = unpack<WIDTH, X>(load<WIDTH>(from + at));
 #pragma unroll
         for (int i = 0; i < WIDTH; i++) values.at[i] *= scale;
         store<WIDTH>(p.out + row * p.out_stride + at, values);
@@ -27,12 +30,14 @@ template <int WIDTH> __global__ void __launch_bounds__(ROW_THREADS) scale_rows(c
 }
 
 /* d_x may be d_out: a thread writes what it alone has read. */
-template <int WIDTH> __global__ void __launch_bounds__(ROW_THREADS) scale_rows_back(const rows p) {
+template <int WIDTH, class X>
+__global__ void __launch_bounds__(ROW_THREADS) scale_rows_back(const rows p) {
     const int64_t row = blockIdx.x;
+    const X *from = static_cast<const X *>(p.x) + row * p.x_stride;
     const float scale = p.scale[row];
     float sum = 0.0f;
     for (int64_t at = threadIdx.x * WIDTH; at < p.columns; at += ROW_THREADS * WIDTH) {
-        const floats<WIDTH> x = unpack<WIDTH, float>(load<WIDTH>(p.x + row * p.x_stride + at));
+        const floats<WIDTH> x = unpack<WIDTH, X>(load<WIDTH>(from + at));
         const floats<WIDTH> d =
             unpack<WIDTH, float>(load<WIDTH>(p.d_out + row * p.d_out_stride + at));
         float *to = p.d_x + row * p.d_x_stride + at;
@@ -56,11 +61,30 @@ bool in_fours(const fw_tensor *matrix) {
 }
 
 fw_status check_rows(const char *op, const fw_scale_rows *p, fw_error *error) {
-    FW_TRY(cuda_check_matrix(op, "x", &p->x, FW_F32, -1, -1, error));
+    const uint32_t dtype = p->x.dtype == FW_F32 ? FW_F32 : FW_BF16;
+    FW_TRY(cuda_check_matrix(op, "x", &p->x, dtype, -1, -1, error));
     FW_TRY(cuda_check_packed(op, "scale", &p->scale, FW_F32, p->x.shape[0], error));
     if (p->x.shape[0] <= INT32_MAX) return FW_OK;
     return fw_fail(error, FW_E_UNSUPPORTED, "%s: x has %lld rows, at most 2^31 - 1 are supported",
                    op, (long long)p->x.shape[0]);
+}
+
+template <int WIDTH>
+void launch_scale_rows(const cuda_device *cuda, const fw_scale_rows *p, const rows &r) {
+    const unsigned n = static_cast<unsigned>(p->x.shape[0]);
+    if (p->x.dtype == FW_F32)
+        scale_rows<WIDTH, float><<<n, ROW_THREADS, 0, cuda->stream>>>(r);
+    else
+        scale_rows<WIDTH, __nv_bfloat16><<<n, ROW_THREADS, 0, cuda->stream>>>(r);
+}
+
+template <int WIDTH>
+void launch_scale_rows_back(const cuda_device *cuda, const fw_scale_rows *p, const rows &r) {
+    const unsigned n = static_cast<unsigned>(p->x.shape[0]);
+    if (p->x.dtype == FW_F32)
+        scale_rows_back<WIDTH, float><<<n, ROW_THREADS, 0, cuda->stream>>>(r);
+    else
+        scale_rows_back<WIDTH, __nv_bfloat16><<<n, ROW_THREADS, 0, cuda->stream>>>(r);
 }
 
 } /* namespace */
@@ -73,16 +97,16 @@ fw_status cuda_scale_rows_forward(fw_device *device, const fw_scale_rows *p, fw_
     FW_TRY(cuda_check_matrix(op, "out", &p->out, FW_BF16, n, columns, error));
     if (n == 0 || columns == 0) return FW_OK;
     cuda_device *cuda = cuda_self(device);
-    const rows r = {.x = static_cast<const float *>(p->x.data),
+    const rows r = {.x = p->x.data,
                     .scale = static_cast<const float *>(p->scale.data),
                     .out = static_cast<__nv_bfloat16 *>(p->out.data),
                     .columns = columns,
                     .x_stride = p->x.stride[0],
                     .out_stride = p->out.stride[0]};
     if (in_fours(&p->x) && in_fours(&p->out))
-        scale_rows<4><<<(unsigned)n, ROW_THREADS, 0, cuda->stream>>>(r);
+        launch_scale_rows<4>(cuda, p, r);
     else
-        scale_rows<1><<<(unsigned)n, ROW_THREADS, 0, cuda->stream>>>(r);
+        launch_scale_rows<1>(cuda, p, r);
     return cuda_launched(cuda, op, "scale_rows", error);
 }
 
@@ -96,7 +120,7 @@ fw_status cuda_scale_rows_backward(fw_device *device, const fw_scale_rows *p, fw
     FW_TRY(cuda_check_packed(op, "d_scale", &p->d_scale, FW_F32, n, error));
     if (n == 0) return FW_OK;
     cuda_device *cuda = cuda_self(device);
-    const rows r = {.x = static_cast<const float *>(p->x.data),
+    const rows r = {.x = p->x.data,
                     .scale = static_cast<const float *>(p->scale.data),
                     .d_out = static_cast<const float *>(p->d_out.data),
                     .d_x = static_cast<float *>(p->d_x.data),
@@ -107,8 +131,8 @@ fw_status cuda_scale_rows_backward(fw_device *device, const fw_scale_rows *p, fw
                     .d_x_stride = p->d_x.stride[0],
                     .accumulate = p->accumulate != 0};
     if (in_fours(&p->x) && in_fours(&p->d_out) && in_fours(&p->d_x))
-        scale_rows_back<4><<<(unsigned)n, ROW_THREADS, 0, cuda->stream>>>(r);
+        launch_scale_rows_back<4>(cuda, p, r);
     else
-        scale_rows_back<1><<<(unsigned)n, ROW_THREADS, 0, cuda->stream>>>(r);
+        launch_scale_rows_back<1>(cuda, p, r);
     return cuda_launched(cuda, op, "scale_rows_back", error);
 }

@@ -134,6 +134,7 @@ fw_status multihead_plan(void *self, uint32_t phase, int64_t batch, int64_t toke
                        (long long)m->max_tokens);
     const size_t forward = carve_activations(m, batch, tokens, NULL).bytes;
     plan->value_width = kv_width(m);
+    if (FW_COVERS(plan, output_weight)) plan->output_weight = 1 + WO;
     plan->saved_bytes = phase == FW_TRAIN ? forward : 0;
     plan->scratch_bytes = phase == FW_TRAIN ? carve_gradients(m, batch, tokens, NULL).bytes +
                                                   attention_scratch(m, batch, tokens)
@@ -158,6 +159,10 @@ static fw_status check_call(const multihead *m, const fw_attention_call *call, f
     if (call->n_weights != N_WEIGHTS || !has_shape(&call->input, rows, m->width))
         return fw_fail(error, FW_E_SHAPE, "attention wants %d weights and an input of %lld x %lld",
                        (int)N_WEIGHTS, (long long)rows, (long long)m->width);
+    if (FW_COVERS(call, residual) && call->residual.data != NULL &&
+        !has_shape(&call->residual, rows, m->width))
+        return fw_fail(error, FW_E_SHAPE, "residual must be %lld x %lld", (long long)rows,
+                       (long long)m->width);
     if (call->value_add.data != NULL && !has_shape(&call->value_add, rows, kv_width(m)))
         return fw_fail(error, FW_E_SHAPE, "value_add must be %lld x %lld", (long long)rows,
                        (long long)kv_width(m));
@@ -270,6 +275,21 @@ static fw_tensor as_rows(const fw_tensor *attended) {
                      attended->shape[2] * attended->shape[3]);
 }
 
+/* output = rows Wo^T, and the residual where there is one. */
+static fw_status project_output(const multihead *m, const fw_attention_call *call,
+                                const fw_tensor *rows, fw_error *error) {
+    const bool adds = FW_COVERS(call, residual) && call->residual.data != NULL;
+    const fw_gemm gemm = {.struct_size = sizeof gemm,
+                          .transpose_b = 1,
+                          .alpha = 1,
+                          .beta = adds ? 1 : 0,
+                          .a = *rows,
+                          .b = call->weights[WO],
+                          .c = call->output,
+                          .addend = adds ? call->residual : fw_absent()};
+    return m->device->ops->gemm(m->device, &gemm, error);
+}
+
 fw_status multihead_forward(void *self, const fw_attention_call *call, fw_error *error) {
     const multihead *m = self;
     const fw_ops *ops = m->device->ops;
@@ -293,7 +313,7 @@ fw_status multihead_forward(void *self, const fw_attention_call *call, fw_error 
 
     const fw_tensor rows = as_rows(&a.attended);
     observe(call, WO, &rows);
-    return gemm(m, &rows, false, &call->weights[WO], true, 0, &call->output, error);
+    return project_output(m, call, &rows, error);
 }
 
 static fw_status attention_backward(const multihead *m, const fw_attention_call *call,

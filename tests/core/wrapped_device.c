@@ -32,7 +32,9 @@
     X(row_absmax, fw_row_absmax)                                                                   \
     X(fake_quantize, fw_fake_quantize)                                                             \
     X(smear_forward, fw_smear)                                                                     \
-    X(smear_backward, fw_smear)
+    X(smear_backward, fw_smear)                                                                    \
+    X(scale_rows_forward, fw_scale_rows)                                                           \
+    X(scale_rows_backward, fw_scale_rows)
 
 typedef fw_status play_op(struct wrapped_device *, const void *arguments, fw_error *);
 

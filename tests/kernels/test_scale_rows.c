@@ -13,9 +13,9 @@ static fw_tensor matrix(const problem *p, const array *a) {
     return fw_matrix(a->memory, a->dtype, p->rows, p->columns);
 }
 
-static problem make_problem(int64_t rows, int64_t columns) {
+static problem make_problem(int64_t rows, int64_t columns, uint32_t dtype) {
     problem p = {.rows = rows, .columns = columns};
-    p.x = make_random(rows * columns, FW_F32, 1.0);
+    p.x = make_random(rows * columns, dtype, 1.0);
     p.scale = make_random(rows, FW_F32, 1.0);
     p.out = make_poison(rows * columns, compute);
     p.d_out = make_random(rows * columns, FW_F32, 1.0);
@@ -40,8 +40,8 @@ static double weighted(void *context) {
     return total;
 }
 
-static void run_case(int64_t rows, int64_t columns) {
-    problem p = make_problem(rows, columns);
+static void run_case(int64_t rows, int64_t columns, uint32_t dtype) {
+    problem p = make_problem(rows, columns, dtype);
     double *want = make_random(p.x->n, FW_F32, 0.0)->host;
     double *size = make_random(rows, FW_F32, 0.0)->host;
     for (int64_t i = 0; i < p.x->n; i++) {
@@ -57,15 +57,19 @@ static void run_case(int64_t rows, int64_t columns) {
 
 static void test_shapes(void **state) {
     (void)state;
-    run_case(1, 1);
-    run_case(between(2, 40), 4 * between(2, 90));
-    run_case(between(2, 40), 4 * between(2, 90) + 1);
-    run_case(512, 1536);
+    const uint32_t dtypes[] = {FW_F32, compute};
+    for (int i = 0; i < 2; i++) {
+        run_case(1, 1, dtypes[i]);
+        run_case(between(2, 40), 4 * between(2, 90), dtypes[i]);
+        run_case(between(2, 40), 4 * between(2, 90) + 1, dtypes[i]);
+        run_case(512, 1536, dtypes[i]);
+        teardown(state);
+    }
 }
 
 static void test_accumulates(void **state) {
     (void)state;
-    problem p = make_problem(30, 52);
+    problem p = make_problem(30, 52, FW_F32);
     RUN(scale_rows_backward, &p.call);
     array *outputs[] = {p.d_x, p.d_scale};
     double *twice[2];
@@ -81,7 +85,7 @@ static void test_accumulates(void **state) {
 
 static void test_in_place(void **state) {
     (void)state;
-    problem p = make_problem(30, 50);
+    problem p = make_problem(30, 50, FW_F32);
     RUN(scale_rows_backward, &p.call);
     fetch(p.d_x);
     p.call.d_x = p.call.d_out;
@@ -91,7 +95,7 @@ static void test_in_place(void **state) {
 
 static void test_refuses(void **state) {
     (void)state;
-    problem p = make_problem(6, 8);
+    problem p = make_problem(6, 8, FW_F32);
     fw_scale_rows bad = p.call;
     bad.struct_size = 0;
     REFUSES(FW_E_ARGUMENT, scale_rows_forward, &bad);

@@ -32,6 +32,11 @@ typedef struct fw_attention_plan {
     size_t saved_bytes;   /* kept from forward to backward, per layer; 0 outside FW_TRAIN */
     size_t scratch_bytes; /* free between calls, shared by all layers */
     int64_t value_width;  /* columns of value_add; 0 when it cannot take one */
+    /* Since 0.3. 1 + the index of the weight that makes the output, as output = rows W^T +
+     * residual: its rows are the output's columns, forward adds call->residual, and the host may
+     * hand over a copy whose rows are scaled. 0: forward knows of no residual. */
+    uint32_t output_weight;
+    uint32_t reserved_too;
 } fw_attention_plan;
 
 /* One forward or backward call. Tensors are views of device memory, owned by the host. */
@@ -59,6 +64,9 @@ typedef struct fw_attention_call {
      */
     void (*observe)(void *context, uint32_t weight, const fw_tensor *rows);
     void *observe_context;
+    /* Since 0.3. [B*T, C] forward: added to the output, which it may not alias; absent: nothing is.
+     * Given only where the plan names an output_weight. */
+    fw_tensor residual;
 } fw_attention_call;
 
 typedef struct fw_attention {

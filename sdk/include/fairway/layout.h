@@ -39,6 +39,8 @@ FW_AT(fw_attention_plan, reserved, 4);
 FW_AT(fw_attention_plan, saved_bytes, 8);
 FW_AT(fw_attention_plan, scratch_bytes, 16);
 FW_AT(fw_attention_plan, value_width, 24);
+FW_AT(fw_attention_plan, output_weight, 32);
+FW_AT(fw_attention_plan, reserved_too, 36);
 
 FW_AT(fw_attention_call, struct_size, 0);
 FW_AT(fw_attention_call, phase, 4);
@@ -61,6 +63,7 @@ FW_AT(fw_attention_call, saved, 624);
 FW_AT(fw_attention_call, scratch, 632);
 FW_AT(fw_attention_call, observe, 640);
 FW_AT(fw_attention_call, observe_context, 648);
+FW_AT(fw_attention_call, residual, 656);
 
 FW_AT(fw_attention, struct_size, 0);
 FW_AT(fw_attention, reserved, 4);

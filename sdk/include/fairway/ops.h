@@ -289,9 +289,11 @@ typedef struct fw_row_absmax {
     fw_tensor x, absmax;
 } fw_row_absmax;
 
-/* Rows times a value each: out[r][i] = scale[r] * x[r][i]. x F32 [R,K], scale F32 [R], out compute.
+/* Rows times a value each: out[r][i] = scale[r] * x[r][i]. x F32 or compute [R,K], scale F32 [R],
+ * out compute.
  * Backward: d_scale[r] (+)= sum over i of x[r][i] * d_out[r][i], d_x[r][i] (+)= scale[r] *
- * d_out[r][i], all F32; `accumulate` adds to both. d_x may alias d_out where it does not. */
+ * d_out[r][i], d_out, d_x and d_scale F32; `accumulate` adds to both. d_x may alias d_out where it
+ * does not. */
 typedef struct fw_scale_rows {
     uint32_t struct_size;
     uint32_t accumulate;
