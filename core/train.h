@@ -1,7 +1,7 @@
 /* Training, top to bottom: batches, gradient accumulation, clipping, one optimizer for each group
  * of weights, averaging, late quantization-aware training, checkpoints; then the raw and the
- * averaged weights on the host. train_step.c has one step, train_state.c priming, checkpoints and
- * resuming. */
+ * averaged weights on the host. train_step.c has one step, train_feed.c what it is fed with and
+ * what is heard of it, train_state.c priming, checkpoints and resuming. */
 #ifndef FAIRWAY_TRAIN_H
 #define FAIRWAY_TRAIN_H
 
