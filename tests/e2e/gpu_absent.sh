@@ -21,12 +21,17 @@ cmp auto/weights.fw cpu/weights.fw || fail "device = auto is not the CPU here"
 grep -q '^  cuda  *\(no NVIDIA driver\|no GPU is visible\|the NVIDIA driver\)' stdout.txt ||
   { cat stdout.txt >&2; fail "doctor does not say why there is no GPU"; }
 
-# A CUDA plugin whose libraries are missing is a broken module and no obstacle.
-case $(uname -s) in
-Linux)
-  mkdir lacking
-  echo 'no library' >lacking/device-cuda.so
-  FAIRWAY_PLUGIN_PATH="$folder/lacking:$FAIRWAY_PLUGIN_PATH" "$fairway" doctor >stdout.txt || true
-  grep -q 'broken .*lacking/device-cuda.so' stdout.txt || fail "doctor hides a broken CUDA plugin"
-  ;;
-esac
+# A CUDA plugin that cannot be loaded, for want of a library, is no obstacle: doctor names it, a run that
+# wants it says so, and others use the CPU. The program is copied, as it also looks beside itself.
+mkdir lacking
+for plugin in "${FAIRWAY_PLUGIN_PATH%%:*}"/*.so; do ln -s "$plugin" lacking/; done
+rm lacking/device-cuda.so
+echo 'no library' >lacking/device-cuda.so
+cp "$fairway" alone
+lacking() { FAIRWAY_PLUGIN_PATH="$folder/lacking" HOME="$folder" ./alone "$@"; }
+lacking doctor >stdout.txt || fail "doctor calls a machine with a broken CUDA plugin not ready"
+grep -q 'broken .*lacking/device-cuda.so' stdout.txt || fail "doctor hides a broken CUDA plugin"
+refuse 'device-cuda.so' lacking train tiny.ini --set run.device=cuda
+lacking run tiny.ini --set run.device=auto --set run.output=without >/dev/null ||
+  fail "a broken CUDA plugin stops a run on the CPU"
+cmp without/weights.fw cpu/weights.fw || fail "device = auto is not the CPU where CUDA's plugin is broken"
