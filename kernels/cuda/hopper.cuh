@@ -41,10 +41,10 @@ __device__ __forceinline__ void barrier_fence_init() {
 
 /* One arrival that also announces `bytes` to come by TMA. */
 __device__ __forceinline__ void barrier_expect(uint64_t *barrier, uint32_t bytes) {
-    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(
-                     shared_address(barrier)),
-                 "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(barrier)),
+        "r"(bytes)
+        : "memory");
 }
 
 __device__ __forceinline__ void barrier_arrive(uint64_t *barrier) {
@@ -130,10 +130,10 @@ __device__ __forceinline__ void store_4d(const CUtensorMap *map, const void *fro
 
 /* Add `bytes` of float32 (a multiple of 16) from shared to global memory. */
 __device__ __forceinline__ void reduce_add(float *to, const void *from, uint32_t bytes) {
-    asm volatile("cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(
-                     to),
-                 "r"(shared_address(from)), "r"(bytes)
-                 : "memory");
+    asm volatile(
+        "cp.reduce.async.bulk.global.shared::cta.bulk_group.add.f32 [%0], [%1], %2;" ::"l"(to),
+        "r"(shared_address(from)), "r"(bytes)
+        : "memory");
 }
 
 __device__ __forceinline__ void bulk_commit() {
@@ -161,9 +161,9 @@ template <int N> __device__ __forceinline__ void registers_fewer() {
 
 /* Where a swizzled tile lies, for a product's operand. K-major (rows of 64 elements along K): the
  * 8-row atoms follow one another, `stride` = 1024; `leading` is not used. A step of 16 along K is
- * 32 bytes further: descriptor + 2. MN-major (rows of 64 elements along M or N, one row for each K):
- * `stride` = 1024 leads to the next 8 K, `leading` to the next 64 of M or N; a step of 16 along K
- * is 2048 bytes further: descriptor + 128. */
+ * 32 bytes further: descriptor + 2. MN-major (rows of 64 elements along M or N, one row for each
+ * K): `stride` = 1024 leads to the next 8 K, `leading` to the next 64 of M or N; a step of 16 along
+ * K is 2048 bytes further: descriptor + 128. */
 __device__ __forceinline__ uint64_t descriptor(const void *tile, uint32_t leading = 16,
                                                uint32_t stride = 1024) {
     uint64_t d = (shared_address(tile) & 0x3ffff) >> 4;
