@@ -143,7 +143,8 @@ fw_status cpu_attention_check(const char *op, const fw_flash_attention *a, fw_er
 }
 
 size_t cpu_attention_scratch(fw_device *device, const fw_flash_attention *a) {
-    (void)device, (void)a;
+    (void)device;
+    if (a->q.shape[3] > CPU_MAX_HEAD) return SIZE_MAX;
     return 0; /* tiles live in the device's workspace */
 }
 

@@ -64,6 +64,7 @@ static fw_status check(const char *op, const fw_flash_attention *a, fw_error *er
  * shapes. */
 size_t cuda_attention_scratch(fw_device *device, const fw_flash_attention *a) {
     if (device == NULL || a == NULL) return 0;
+    if (a->q.shape[3] < 1 || a->q.shape[3] > MAX_HEAD) return SIZE_MAX;
     const cuda_device *cuda = cuda_self(device);
     const size_t most = cuda_attention_backward_general_scratch(cuda, a);
     if (!cuda->hopper) return most;

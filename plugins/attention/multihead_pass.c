@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 /* float32's epsilon, as the networks that this project reproduces use in every norm. */
 #define NORM_EPSILON 1.1920929e-7f
@@ -132,13 +133,19 @@ fw_status multihead_plan(void *self, uint32_t phase, int64_t batch, int64_t toke
                        "attention planned for %lld x %lld tokens, outside 1 x 1 .. %lld x %lld",
                        (long long)batch, (long long)tokens, (long long)m->max_batch,
                        (long long)m->max_tokens);
+    const size_t backward = attention_scratch(m, batch, tokens);
+    if (backward == SIZE_MAX)
+        return fw_fail(error, FW_E_UNSUPPORTED,
+                       "the device does not take heads of width %lld (width %lld / heads %lld); "
+                       "heads = %lld or more is right",
+                       (long long)m->head_width, (long long)m->width, (long long)m->heads,
+                       (long long)(2 * m->heads));
     const size_t forward = carve_activations(m, batch, tokens, NULL).bytes;
     plan->value_width = kv_width(m);
     if (FW_COVERS(plan, output_weight)) plan->output_weight = 1 + WO;
     plan->saved_bytes = phase == FW_TRAIN ? forward : 0;
-    plan->scratch_bytes = phase == FW_TRAIN ? carve_gradients(m, batch, tokens, NULL).bytes +
-                                                  attention_scratch(m, batch, tokens)
-                                            : forward;
+    plan->scratch_bytes =
+        phase == FW_TRAIN ? carve_gradients(m, batch, tokens, NULL).bytes + backward : forward;
     return FW_OK;
 }
 

@@ -93,7 +93,7 @@ static void test_no_room(void **state) {
         const char *what;
     } cases[] = {{50000000, "no memory for the weights (0.108 GB)"},
                  {150000000, "no memory for the gradients (0.108 GB)"},
-                 {1000000000, "no memory for the buffers of passes of 48 x 2048 tokens (18."},
+                 {1000000000, "no memory for the buffers of passes of 48 x 2048 tokens (16."},
                  {of_model + 1000, "[optimizer.matrix] plugin muon: no memory for its state"},
                  {of_all - 1000, "[average] plugin ema_swa: no memory for its averages"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {

@@ -411,6 +411,10 @@ static void test_refuses(void **state) {
     bad = a;
     bad.exclude_self = 1;
     REFUSES(FW_E_ARGUMENT, attention_backward, &bad);
+    bad = a;
+    bad.q.shape[3] = bad.k.shape[3] = bad.v.shape[3] = 5000;
+    assert_true(device->ops->attention_scratch(device, &bad) ==
+                SIZE_MAX); /* a plan can refuse it */
     fetch(p.out);
     assert_true(isnan(p.out->host[0])); /* outputs untouched */
 }

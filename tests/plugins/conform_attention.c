@@ -133,6 +133,36 @@ static void outputs_never_depend_on_later_tokens(void **state) {
     close_layer(&l);
 }
 
+/* The matrix that the plan names has a row for each column of the output, and what is added is. */
+static void the_residual_is_added(void **state) {
+    (void)state;
+    layer l = open_layer(&target);
+    if (l.output_weight == 0) {
+        close_layer(&l);
+        skip();
+    }
+    enum { T = 19, N = 2 * T * WIDTH };
+    assert_in_range(l.output_weight, 1, l.n);
+    assert_int_equal(l.weights[l.output_weight - 1].rank, 2);
+    assert_int_equal(l.weights[l.output_weight - 1].shape[0], WIDTH);
+    float *input = conform_normals(40, N, 1), *residual = conform_normals(41, N, 1);
+    pass p = {.batch = 2, .tokens = T, .phase = FW_INFER, .input = input};
+    outcome without = run(&l, &p);
+    p.residual = residual;
+    outcome with = run(&l, &p);
+    /* bfloat16 rounds the residual, the output alone and the sum once each */
+    const double unit = target.device->compute_dtype == FW_F32 ? 1e-6 : 1.0 / 256;
+    for (size_t i = 0; i < N; i++) {
+        const double want = (double)without.output[i] + (double)residual[i];
+        const double size = fabs((double)without.output[i]) + fabs((double)residual[i]);
+        if (!(fabs((double)with.output[i] - want) <= 2 * unit * size + 1e-7))
+            fail_msg("with a residual, output %zu is %g, not %g", i, (double)with.output[i], want);
+    }
+    free_outcome(&without), free_outcome(&with);
+    free(input), free(residual);
+    close_layer(&l);
+}
+
 static void windows_forget_and_documents_separate(void **state) {
     (void)state;
     layer l = open_layer(&target);
@@ -351,6 +381,7 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(calls_repeat),
                                        cmocka_unit_test(sequences_are_independent),
                                        cmocka_unit_test(outputs_never_depend_on_later_tokens),
+                                       cmocka_unit_test(the_residual_is_added),
                                        cmocka_unit_test(windows_forget_and_documents_separate),
                                        cmocka_unit_test(calibration_sees_every_matrix),
                                        cmocka_unit_test(gradients_accumulate_or_overwrite),

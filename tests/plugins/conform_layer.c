@@ -34,6 +34,7 @@ layer open_layer(const conform *c) {
     fw_attention_plan plan = {.struct_size = sizeof plan};
     conform_ok(l.vtable->plan(l.self, FW_INFER, 1, 1, &plan, &error), &error);
     l.value_width = plan.value_width;
+    l.output_weight = plan.output_weight;
     return l;
 }
 
@@ -126,6 +127,7 @@ void prepare(const layer *l, const pass *p, stage *s) {
         .d_input = fw_absent(),
         .d_value_add = fw_absent(),
         .cu_seqlens = upload_documents(l, p),
+        .residual = p->residual == NULL ? fw_absent() : upload(l, p->residual, rows, WIDTH),
         .saved = plan.saved_bytes > 0 ? conform_take(l->c, plan.saved_bytes) : NULL,
         .scratch = plan.scratch_bytes > 0 ? conform_take(l->c, plan.scratch_bytes) : NULL,
         .observe = p->observe};

@@ -19,6 +19,7 @@ typedef struct layer {
     fw_weight weights[MAX_WEIGHTS];
     float *values[MAX_WEIGHTS];
     int64_t value_width;
+    uint32_t output_weight; /* as the plan names it, 0: forward knows of no residual */
 } layer;
 
 /* The arguments of one call, on the host. d_output NULL: forward only. */
@@ -26,7 +27,7 @@ typedef struct pass {
     int64_t batch, tokens, offset, window;
     uint32_t phase;
     bool accumulate;
-    const float *input, *value_add, *d_output;
+    const float *input, *value_add, *d_output, *residual;
     const int32_t *documents; /* [batch, n_documents + 1] */
     int64_t n_documents;
     void (*observe)(void *context, uint32_t weight, const fw_tensor *rows);

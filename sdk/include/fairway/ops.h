@@ -119,7 +119,8 @@ typedef struct fw_qk_norm_rope {
  * softmax(scale * q k^T + causal mask) v; log_sum_exp F32 [B,H,T] saved for backward.
  * `exclude_self` (XSA): out <- out - (out . u) u with u = v_t / max(|v_t|, 1e-12), v of the query's
  * own position and head group; self_dot F32 [B,H,T] = (out before) . u is saved for backward.
- * Backward: d_q, d_k, d_v from d_out; `out` is the forward's. Scratch: attention_scratch bytes.
+ * Backward: d_q, d_k, d_v from d_out; `out` is the forward's. Scratch: attention_scratch bytes,
+ * SIZE_MAX for a head width that the device does not take, so that a plan can refuse it.
  * Sources: Dao 2023 (blocked softmax), Ainslie et al. 2023 (grouped queries). */
 typedef struct fw_flash_attention {
     uint32_t struct_size;
