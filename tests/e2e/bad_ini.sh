@@ -9,7 +9,7 @@ with model 'layer = 3';    refuse "bad.ini:5: .*layer.*did you mean 'layers'" "$
 with model 'layers = -1';  refuse 'bad.ini:5: .*out of range' "$fairway" run bad.ini
 with model 'layers = two'; refuse 'bad.ini:5: .*two' "$fairway" run bad.ini
 with attention 'heads = 5'; refuse 'bad.ini:5: \[attention\] plugin gqa: layer 0: heads = 5 .*32' "$fairway" run bad.ini
-with attention 'heads = 2' 'kv_heads = 1'; refuse 'heads of width 1024 .*heads = 4 or more' "$fairway" run bad.ini --set model.width=2048
+with attention 'heads = 2'; refuse 'heads of width 1024 .*heads = 4 or more' "$fairway" run bad.ini --set model.width=2048
 with attention 'kv_heads = 3'; refuse 'bad.ini:5: \[attention\] plugin gqa: layer 0: kv_heads = 3 .*heads = 4' "$fairway" run bad.ini
 with attention.1 'kv_heads = 3'; refuse 'bad.ini:5: \[attention.1\] plugin gqa: layer 1: kv_heads = 3' "$fairway" run bad.ini
 with attention 'hedas = 4'; refuse "bad.ini:5: .*hedas.*did you mean 'heads'" "$fairway" run bad.ini
