@@ -2,9 +2,10 @@
  * (mma.sync, compute capability 8.0), tiles of bfloat16 in shared memory, where heads lie, and
  * which keys a query sees.
  *
- * A tile in shared memory holds rows of WIDTH elements, a head's width D rounded up to 16, 32, 64
- * or 128; columns beyond D and rows beyond the sequence are zeros. Its 16-byte pieces are permuted
- * within a row so that the eight rows that ldmatrix reads at a time lie in different banks. */
+ * A tile in shared memory holds rows of WIDTH elements, a head's width D rounded up to 64 or 128,
+ * so that few kernels serve all heads; columns beyond D and rows beyond the sequence are zeros. Its
+ * 16-byte pieces are permuted within a row so that the eight rows that ldmatrix reads at a time lie
+ * in different banks. */
 #ifndef FAIRWAY_ATTENTION_GENERAL_CUH
 #define FAIRWAY_ATTENTION_GENERAL_CUH
 
@@ -116,9 +117,7 @@ __device__ __forceinline__ int end_of_queries(const problem &p, int b, int key) 
 
 /* Of the 16-byte piece `piece` of row `row`, in bytes. */
 template <int WIDTH> __device__ __forceinline__ int tile_offset(int row, int piece) {
-    constexpr int PIECES = WIDTH / PIECE;
-    const int turn = PIECES >= 8 ? row & 7 : PIECES == 4 ? (row >> 1) & 3 : (row >> 2) & 1;
-    return row * WIDTH * 2 + ((piece ^ turn) << 4);
+    return row * WIDTH * 2 + ((piece ^ (row & 7)) << 4);
 }
 
 template <int WIDTH, int ROWS> constexpr int tile_bytes = ROWS *WIDTH * 2;
@@ -348,10 +347,7 @@ __device__ __forceinline__ float2 pair_of(const bf16 *row, int n, int width, boo
 
 /* Calls launch<WIDTH>(...) for a head's width rounded up. */
 #define GENERAL_BY_WIDTH(width, launch, ...)                                                       \
-    ((width) <= 16   ? launch<16>(__VA_ARGS__)                                                     \
-     : (width) <= 32 ? launch<32>(__VA_ARGS__)                                                     \
-     : (width) <= 64 ? launch<64>(__VA_ARGS__)                                                     \
-                     : launch<128>(__VA_ARGS__))
+    ((width) <= 64 ? launch<64>(__VA_ARGS__) : launch<128>(__VA_ARGS__))
 
 } /* namespace general */
 

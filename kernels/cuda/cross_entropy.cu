@@ -1,6 +1,7 @@
 /* Softcapped cross entropy forward and backward, and log-softmax rows with their entropy for
  * scoring: one warp a row, or one block where rows are long. Logits are bfloat16 in memory and
- * float32 in registers only. */
+ * float32 in registers only. What training and scoring meet has kernels of its own; everything else
+ * shares one a pass, which is slower and takes any row. */
 #include "cuda_device.h"
 #include "softcap.cuh"
 
@@ -10,7 +11,7 @@ namespace {
 
 #define BLOCK_THREADS 256
 #define BLOCK_WARPS (BLOCK_THREADS / WARP_LANES)
-#define LOADS 4            /* pieces of a row in flight in each thread */
+#define MOST_LOADS 4       /* pieces of a row in flight in each thread */
 #define BLOCK_COLUMNS 4096 /* longer rows take a block each */
 
 /* e^(z - cap) >= e^(-2 cap) is a normal number up to here, and so a row needs no maximum. */
@@ -18,31 +19,37 @@ namespace {
 
 /* ---- the threads of a row ---- */
 
-/* BLOCK: all threads of the block; else a warp of it. */
-template <bool BLOCK> __device__ __forceinline__ int64_t row_of_thread() {
-    return BLOCK ? static_cast<int64_t>(blockIdx.x)
-                 : static_cast<int64_t>(blockIdx.x) * BLOCK_WARPS + threadIdx.x / WARP_LANES;
+/* Rows of whole aligned pieces, a warp or a block each, whose cap is known when the kernel is
+ * compiled; or any rows, a block each, whose cap is not. */
+enum row_kind { WARP_ROWS, BLOCK_ROWS, ANY_ROWS };
+
+template <row_kind KIND> __device__ __forceinline__ int64_t row_of_thread() {
+    return KIND != WARP_ROWS
+               ? static_cast<int64_t>(blockIdx.x)
+               : static_cast<int64_t>(blockIdx.x) * BLOCK_WARPS + threadIdx.x / WARP_LANES;
 }
-template <bool BLOCK> __device__ __forceinline__ int thread_of_row() {
-    return BLOCK ? threadIdx.x : threadIdx.x % WARP_LANES;
+template <row_kind KIND> __device__ __forceinline__ int thread_of_row() {
+    return KIND != WARP_ROWS ? threadIdx.x : threadIdx.x % WARP_LANES;
 }
-template <bool BLOCK> __device__ constexpr int threads_of_row() {
-    return BLOCK ? BLOCK_THREADS : WARP_LANES;
+template <row_kind KIND> __device__ constexpr int threads_of_row() {
+    return KIND != WARP_ROWS ? BLOCK_THREADS : WARP_LANES;
 }
-template <bool BLOCK> __device__ __forceinline__ float sum_of_row(float x) {
-    return BLOCK ? block_sum(x) : warp_sum(x);
+template <row_kind KIND> __device__ __forceinline__ float sum_of_row(float x) {
+    return KIND != WARP_ROWS ? block_sum(x) : warp_sum(x);
 }
-template <bool BLOCK> __device__ __forceinline__ float max_of_row(float x) {
-    return BLOCK ? block_max(x) : warp_max(x);
+template <row_kind KIND> __device__ __forceinline__ float max_of_row(float x) {
+    return KIND != WARP_ROWS ? block_max(x) : warp_max(x);
 }
 
 /* Calls f(piece as float32, column, elements there) on this thread's pieces of a row, LOADS of them
  * read before the first call. */
-template <bool ALIGNED, bool BLOCK, class T, class F>
+template <row_kind KIND, class T, class F>
 __device__ __forceinline__ void each_piece(const T *row, int64_t columns, F f) {
     using held = std::conditional_t<std::is_same_v<T, float>, floats8, uint4>;
-    constexpr int64_t step = threads_of_row<BLOCK>() * PIECE;
-    for (int64_t base = thread_of_row<BLOCK>() * PIECE; base < columns; base += LOADS * step) {
+    constexpr bool ALIGNED = KIND != ANY_ROWS;
+    constexpr int LOADS = ALIGNED ? MOST_LOADS : 1;
+    constexpr int64_t step = threads_of_row<KIND>() * PIECE;
+    for (int64_t base = thread_of_row<KIND>() * PIECE; base < columns; base += LOADS * step) {
         held pieces[LOADS];
 #pragma unroll
         for (int i = 0; i < LOADS; i++) {
@@ -96,31 +103,37 @@ __device__ __forceinline__ void add_piece(running *r, const floats8 &z, int ther
     }
 }
 
+template <row_kind KIND, bool CAPPED>
+__device__ __forceinline__ floats8 logits_of(const floats8 &x, softcap s) {
+    if (KIND == ANY_ROWS) return s.cap > 0.0f ? capped<true>(x, s) : x;
+    return capped<CAPPED>(x, s);
+}
+
 /* All threads of the row get the same sums. */
-template <bool CAPPED, bool ALIGNED, bool BLOCK, bool WEIGHTED, class T>
+template <row_kind KIND, bool CAPPED, bool WEIGHTED, class T>
 __device__ __forceinline__ running sum_row(const T *row, int64_t columns, softcap s) {
     running r = {LOWEST, 0.0f, 0.0f};
-    each_piece<ALIGNED, BLOCK>(row, columns, [&](const floats8 &x, int64_t, int there) {
-        add_piece<WEIGHTED>(&r, capped<CAPPED>(x, s), there);
+    each_piece<KIND>(row, columns, [&](const floats8 &x, int64_t, int there) {
+        add_piece<WEIGHTED>(&r, logits_of<KIND, CAPPED>(x, s), there);
     });
-    move_maximum<WEIGHTED>(&r, max_of_row<BLOCK>(r.maximum));
-    r.total = sum_of_row<BLOCK>(r.total);
-    if (WEIGHTED) r.weighted = sum_of_row<BLOCK>(r.weighted);
+    move_maximum<WEIGHTED>(&r, max_of_row<KIND>(r.maximum));
+    r.total = sum_of_row<KIND>(r.total);
+    if (WEIGHTED) r.weighted = sum_of_row<KIND>(r.weighted);
     return r;
 }
 
 /* The same relative to the cap itself: e^(z - cap) = 2^(-2 cap log2(e) r). */
-template <bool ALIGNED, bool BLOCK>
+template <row_kind KIND>
 __device__ __forceinline__ running sum_bounded_row(const __nv_bfloat16 *row, int64_t columns,
                                                    softcap s) {
     const float scale = -2.0f * s.cap * LOG2_E;
     float total = 0.0f;
-    each_piece<ALIGNED, BLOCK>(row, columns, [&](const floats8 &x, int64_t, int there) {
+    each_piece<KIND>(row, columns, [&](const floats8 &x, int64_t, int there) {
         const bent8 b = bend8(x, s.rate);
 #pragma unroll
         for (int i = 0; i < PIECE; i++) total += i < there ? fast_exp2(scale * b.rest.at[i]) : 0.0f;
     });
-    return {s.cap, sum_of_row<BLOCK>(total), 0.0f};
+    return {s.cap, sum_of_row<KIND>(total), 0.0f};
 }
 
 /* ---- forward ---- */
@@ -135,12 +148,6 @@ struct problem {
     float d_loss;
 };
 
-enum bound { NO_CAP, WIDE_CAP, NARROW_CAP };
-
-bound bound_of(float cap) {
-    return !(cap > 0.0f) ? NO_CAP : cap > MOST_BOUNDED ? WIDE_CAP : NARROW_CAP;
-}
-
 /* A target beyond the last column reads as NaN: the host, which could refuse it, sees no targets.
  */
 __device__ __forceinline__ float target_logit(const problem &p, const __nv_bfloat16 *row,
@@ -149,17 +156,18 @@ __device__ __forceinline__ float target_logit(const problem &p, const __nv_bfloa
     return capped_one(__bfloat162float(row[target]), p.cap);
 }
 
-template <int BOUND, bool ALIGNED, bool BLOCK>
+/* CAPPED of rows that are not any rows: by no more than MOST_BOUNDED. */
+template <row_kind KIND, bool CAPPED>
 __global__ void __launch_bounds__(BLOCK_THREADS) forward_rows(problem p) {
-    const int64_t index = row_of_thread<BLOCK>();
+    const int64_t index = row_of_thread<KIND>();
     if (index >= p.rows) return;
     const __nv_bfloat16 *row = p.logits + index * p.stride;
     running r;
-    if constexpr (BOUND == NARROW_CAP)
-        r = sum_bounded_row<ALIGNED, BLOCK>(row, p.columns, p.cap);
+    if constexpr (KIND != ANY_ROWS && CAPPED)
+        r = sum_bounded_row<KIND>(row, p.columns, p.cap);
     else
-        r = sum_row<BOUND == WIDE_CAP, ALIGNED, BLOCK, false>(row, p.columns, p.cap);
-    if (thread_of_row<BLOCK>() > 0) return;
+        r = sum_row<KIND, CAPPED, false>(row, p.columns, p.cap);
+    if (thread_of_row<KIND>() > 0) return;
     const int32_t target = p.targets[index];
     const float logarithm = r.maximum + logf(r.total);
     p.log_sum_exp[index] = logarithm;
@@ -168,11 +176,11 @@ __global__ void __launch_bounds__(BLOCK_THREADS) forward_rows(problem p) {
 
 /* ---- backward ---- */
 
-template <bool CAPPED>
+template <row_kind KIND, bool CAPPED>
 __device__ __forceinline__ floats8 gradient(const floats8 &x, const problem &p, float logarithm,
                                             int64_t from_target) {
     floats8 d, slope;
-    if (CAPPED) {
+    if (KIND == ANY_ROWS ? p.cap.cap > 0.0f : CAPPED) {
         const bent8 b = bend8(x, p.cap.rate);
         const float scale = -2.0f * p.cap.cap * LOG2_E, offset = (p.cap.cap - logarithm) * LOG2_E;
 #pragma unroll
@@ -193,22 +201,23 @@ __device__ __forceinline__ floats8 gradient(const floats8 &x, const problem &p, 
     return d;
 }
 
-template <bool CAPPED, bool ALIGNED, bool BLOCK>
+template <row_kind KIND, bool CAPPED>
 __global__ void __launch_bounds__(BLOCK_THREADS) backward_rows(problem p) {
-    const int64_t index = row_of_thread<BLOCK>();
+    constexpr bool ALIGNED = KIND != ANY_ROWS;
+    const int64_t index = row_of_thread<KIND>();
     if (index >= p.rows) return;
     const __nv_bfloat16 *row = p.logits + index * p.stride;
     __nv_bfloat16 *to = p.d_logits + index * p.d_stride;
     const int64_t target = p.targets[index];
     if (target < 0) {
-        constexpr int64_t step = threads_of_row<BLOCK>() * PIECE;
-        for (int64_t at = thread_of_row<BLOCK>() * PIECE; at < p.columns; at += step)
+        constexpr int64_t step = threads_of_row<KIND>() * PIECE;
+        for (int64_t at = thread_of_row<KIND>() * PIECE; at < p.columns; at += step)
             store_piece<ALIGNED>(to + at, zeros8(), p.columns - at);
         return;
     }
     const float logarithm = p.log_sum_exp[index];
-    each_piece<ALIGNED, BLOCK>(row, p.columns, [&](const floats8 &x, int64_t at, int there) {
-        store_piece<ALIGNED>(to + at, gradient<CAPPED>(x, p, logarithm, target - at), there);
+    each_piece<KIND>(row, p.columns, [&](const floats8 &x, int64_t at, int there) {
+        store_piece<ALIGNED>(to + at, gradient<KIND, CAPPED>(x, p, logarithm, target - at), there);
     });
 }
 
@@ -223,56 +232,58 @@ template <class T> struct scoring {
 
 /* `out` may be the logits: all of a row is summed before any of it is written. Entropy: -sum p log
  * p = log total - weighted / total, both relative to the maximum. */
-template <class T, bool CAPPED, bool ALIGNED, bool BLOCK>
+template <row_kind KIND, bool CAPPED, class T>
 __global__ void __launch_bounds__(BLOCK_THREADS) log_softmax_rows(scoring<T> p) {
-    const int64_t index = row_of_thread<BLOCK>();
+    const int64_t index = row_of_thread<KIND>();
     if (index >= p.rows) return;
     const T *row = p.logits + index * p.stride;
     float *to = p.out + index * p.out_stride;
-    const running r = sum_row<CAPPED, ALIGNED, BLOCK, true>(row, p.columns, p.cap);
+    const running r = sum_row<KIND, CAPPED, true>(row, p.columns, p.cap);
     const float log_total = logf(r.total), logarithm = r.maximum + log_total;
-    each_piece<ALIGNED, BLOCK>(row, p.columns, [&](const floats8 &x, int64_t at, int there) {
-        floats8 z = capped<CAPPED>(x, p.cap);
+    each_piece<KIND>(row, p.columns, [&](const floats8 &x, int64_t at, int there) {
+        floats8 z = logits_of<KIND, CAPPED>(x, p.cap);
 #pragma unroll
         for (int i = 0; i < PIECE; i++) z.at[i] -= logarithm;
-        store_piece<ALIGNED>(to + at, z, there);
+        store_piece<KIND != ANY_ROWS>(to + at, z, there);
     });
-    if (p.entropy != nullptr && thread_of_row<BLOCK>() == 0)
+    if (p.entropy != nullptr && thread_of_row<KIND>() == 0)
         p.entropy[index] = log_total - r.weighted / r.total;
 }
 
 /* ---- launching: what is known of a call becomes template arguments ---- */
 
-template <class F> void choose(bool value, F f) {
-    if (value)
-        f(std::true_type{});
+template <row_kind KIND> using kind_of_rows = std::integral_constant<row_kind, KIND>;
+
+template <class KIND, class F> void choose_cap(KIND kind, bool capped, unsigned blocks, F f) {
+    if (capped)
+        f(kind, std::true_type{}, blocks);
     else
-        f(std::false_type{});
+        f(kind, std::false_type{}, blocks);
 }
 
-/* f(aligned, block, blocks of the grid) */
-template <class F> void for_rows(int64_t rows, int64_t columns, bool aligned, F f) {
-    const bool block = columns > BLOCK_COLUMNS;
-    const unsigned blocks = static_cast<unsigned>(block ? rows : cuda_divide_up(rows, BLOCK_WARPS));
-    choose(aligned, [&](auto is_aligned) {
-        choose(block, [&](auto is_block) { f(is_aligned, is_block, blocks); });
-    });
+/* f(kind of rows, capped, blocks of the grid) */
+template <class F> void for_rows(int64_t rows, int64_t columns, bool aligned, bool capped, F f) {
+    if (!aligned)
+        f(kind_of_rows<ANY_ROWS>{}, std::false_type{}, static_cast<unsigned>(rows));
+    else if (columns > BLOCK_COLUMNS)
+        choose_cap(kind_of_rows<BLOCK_ROWS>{}, capped, static_cast<unsigned>(rows), f);
+    else
+        choose_cap(kind_of_rows<WARP_ROWS>{}, capped,
+                   static_cast<unsigned>(cuda_divide_up(rows, BLOCK_WARPS)), f);
 }
 
-template <int BOUND> void launch_forward(cudaStream_t stream, const problem &p, bool aligned) {
-    for_rows(p.rows, p.columns, aligned, [&](auto is_aligned, auto is_block, unsigned blocks) {
-        forward_rows<BOUND, is_aligned.value, is_block.value>
-            <<<blocks, BLOCK_THREADS, 0, stream>>>(p);
-    });
+void launch_log_softmax(cudaStream_t stream, const scoring<__nv_bfloat16> &p, bool aligned) {
+    for_rows(p.rows, p.columns, aligned, p.cap.cap > 0.0f,
+             [&](auto kind, auto is_capped, unsigned blocks) {
+                 log_softmax_rows<kind.value, is_capped.value>
+                     <<<blocks, BLOCK_THREADS, 0, stream>>>(p);
+             });
 }
 
-template <class T> void launch_log_softmax(cudaStream_t stream, const scoring<T> &p, bool aligned) {
-    for_rows(p.rows, p.columns, aligned, [&](auto is_aligned, auto is_block, unsigned blocks) {
-        choose(p.cap.cap > 0.0f, [&](auto is_capped) {
-            log_softmax_rows<T, is_capped.value, is_aligned.value, is_block.value>
-                <<<blocks, BLOCK_THREADS, 0, stream>>>(p);
-        });
-    });
+/* Logits of float32 do not come from this device's products: nobody waits for them. */
+void launch_log_softmax(cudaStream_t stream, const scoring<float> &p, bool) {
+    log_softmax_rows<ANY_ROWS, false>
+        <<<static_cast<unsigned>(p.rows), BLOCK_THREADS, 0, stream>>>(p);
 }
 
 /* ---- checks ---- */
@@ -336,12 +347,12 @@ fw_status cuda_cross_entropy_forward(fw_device *device, const fw_cross_entropy *
     if (p->logits.shape[0] == 0) return FW_OK;
     cuda_device *cuda = cuda_self(device);
     const problem call = problem_of(p);
-    const bool aligned = rows_aligned(&p->logits);
-    switch (bound_of(p->softcap)) {
-    case NO_CAP: launch_forward<NO_CAP>(cuda->stream, call, aligned); break;
-    case WIDE_CAP: launch_forward<WIDE_CAP>(cuda->stream, call, aligned); break;
-    case NARROW_CAP: launch_forward<NARROW_CAP>(cuda->stream, call, aligned); break;
-    }
+    const bool aligned = rows_aligned(&p->logits) && !(p->softcap > MOST_BOUNDED);
+    for_rows(call.rows, call.columns, aligned, p->softcap > 0.0f,
+             [&](auto kind, auto is_capped, unsigned blocks) {
+                 forward_rows<kind.value, is_capped.value>
+                     <<<blocks, BLOCK_THREADS, 0, cuda->stream>>>(call);
+             });
     return cuda_launched(cuda, op, "forward_rows", error);
 }
 
@@ -356,12 +367,11 @@ fw_status cuda_cross_entropy_backward(fw_device *device, const fw_cross_entropy 
     cuda_device *cuda = cuda_self(device);
     const problem call = problem_of(p);
     const bool aligned = rows_aligned(&p->logits) && rows_aligned(&p->d_logits);
-    for_rows(rows, columns, aligned, [&](auto is_aligned, auto is_block, unsigned blocks) {
-        choose(call.cap.cap > 0.0f, [&](auto is_capped) {
-            backward_rows<is_capped.value, is_aligned.value, is_block.value>
-                <<<blocks, BLOCK_THREADS, 0, cuda->stream>>>(call);
-        });
-    });
+    for_rows(rows, columns, aligned, p->softcap > 0.0f,
+             [&](auto kind, auto is_capped, unsigned blocks) {
+                 backward_rows<kind.value, is_capped.value>
+                     <<<blocks, BLOCK_THREADS, 0, cuda->stream>>>(call);
+             });
     return cuda_launched(cuda, op, "backward_rows", error);
 }
 
