@@ -19,6 +19,9 @@ template <int LANES_, int PIECES_, bool ALIGNED_> struct layout {
     static constexpr bool ALIGNED = ALIGNED_;
     static constexpr int BLOCKS = PIECES == 4 ? 2 : PIECES == 2 ? 4 : 5;
     static constexpr int SUM_BLOCKS = PIECES == 4 ? 1 : PIECES == 2 ? 2 : 3;
+    /* Blocks that sum one after the other on one place: multiprocessors differ in how fast they get
+     * at memory. Wide rows have too many sums to leave behind. */
+    static constexpr int SUM_TURNS = LANES == WARP_LANES ? 4 : 1;
 };
 
 /* data == NULL: absent. */
@@ -41,8 +44,7 @@ struct rows_call {
     rows_view a, b, sum, out, d_sum, d_out, d_a, d_b;
     weight_view weight_a, weight_b;
     float *inverse_rms;
-    float *partial_a,
-        *partial_b; /* [blocks][channels], or [blocks] where the weight is one value */
+    float *partial_a, *partial_b; /* [blocks][channels]; [blocks] where the weight is one value */
     bool one_a, one_b;
 };
 
@@ -210,21 +212,26 @@ __device__ __forceinline__ void store_weighted(const rows_view &to, const floats
 template <class L>
 __device__ __forceinline__ void store_channels(const floats8 (&total)[L::PIECES], float *partial,
                                                int width) {
-    __shared__ __align__(16) float channels[L::LANES * L::PIECES * PIECE];
-    const int slot = static_cast<int>(threadIdx.x) / L::LANES;
-    for (int turn = 0; turn < L::ROWS; turn++) {
-#pragma unroll
-        for (int i = 0; turn == slot && i < L::PIECES; i++) {
-            floats8 sum = turn == 0 ? zeros8() : load8(channels + column_of<L>(i));
-#pragma unroll
-            for (int j = 0; j < PIECE; j++) sum.at[j] += total[i].at[j];
-            store8(channels + column_of<L>(i), sum);
-        }
-        __syncthreads();
-    }
+    constexpr int CHANNELS = L::LANES * L::PIECES * PIECE;
     float *to = partial + static_cast<int64_t>(blockIdx.x) * width;
-    for (int c = static_cast<int>(threadIdx.x); c < width; c += THREADS) to[c] = channels[c];
-    __syncthreads(); /* the other weight's sums come here next */
+    if constexpr (L::ROWS == 1) {
+#pragma unroll
+        for (int i = 0; i < L::PIECES; i++)
+            store_piece<false>(to + column_of<L>(i), total[i], width - column_of<L>(i));
+    } else {
+        __shared__ __align__(16) float channels[L::ROWS][CHANNELS];
+        __syncthreads(); /* the other weight's sums may still be read */
+#pragma unroll
+        for (int i = 0; i < L::PIECES; i++)
+            store8(&channels[threadIdx.x / L::LANES][column_of<L>(i)], total[i]);
+        __syncthreads();
+        for (int c = static_cast<int>(threadIdx.x); c < width; c += THREADS) {
+            float sum = channels[0][c];
+#pragma unroll
+            for (int i = 1; i < L::ROWS; i++) sum += channels[i][c];
+            to[c] = sum;
+        }
+    }
 }
 
 template <class L>
@@ -274,7 +281,7 @@ __device__ __forceinline__ void backward_row(const rows_call &p, int64_t row,
     }
 }
 
-/* With SUMS, few blocks walk the rows; else each warp or block has one. */
+/* Without SUMS each warp or block has one row; with them blocks walk the rows. */
 template <class L, bool SUMS>
 __global__ void __launch_bounds__(THREADS, SUMS ? L::SUM_BLOCKS : L::BLOCKS)
     backward_rows(const __grid_constant__ rows_call p) {
@@ -415,7 +422,8 @@ fw_status cuda_norm_rows_backward(cuda_device *cuda, const char *op, const fw_re
                 <<<static_cast<unsigned>(blocks), THREADS, 0, cuda->stream>>>(call);
             return;
         }
-        blocks = cuda_min(blocks, static_cast<int64_t>(cuda->multiprocessors) * L::SUM_BLOCKS);
+        blocks = cuda_min(blocks, static_cast<int64_t>(cuda->multiprocessors) * L::SUM_BLOCKS *
+                                      L::SUM_TURNS);
         float *next = reinterpret_cast<float *>(cuda->workspace);
         a = place_partials(&p->d_weight_a, &next, blocks, &call.partial_a, &call.one_a);
         b = place_partials(&p->d_weight_b, &next, blocks, &call.partial_b, &call.one_b);

@@ -15,7 +15,7 @@
 #define WARPS (THREADS / WARP_LANES)
 #define MAX_HEAD 256 /* widest head */
 #define MAX_GRID_Y 65535
-#define GAIN_BLOCKS 4 /* of one multiprocessor in backward, where each keeps sums for the gain */
+#define GAIN_BLOCKS 5 /* of one multiprocessor in backward, where each keeps sums for the gain */
 
 /* ---- tables ---- */
 
@@ -215,34 +215,22 @@ __device__ __forceinline__ float backward_head(const floats8 &e, const floats8 &
     return dot;
 }
 
-/* Two tiles at a time, so that the second's loads are on the way with the first's. */
 template <int GROUP>
 __global__ void __launch_bounds__(THREADS, GAIN_BLOCKS)
     backward_groups(const __grid_constant__ heads_call p) {
-    constexpr int TILES = 2;
-    const float gain = gain_of(p, spot_of(p, 0).head);
+    const int head = spot_of(p, 0).head;
+    const float gain = gain_of(p, head);
     float total = 0.0f;
-    const int64_t step = gridDim.x;
-    for (int64_t tile = blockIdx.x; tile * blockDim.z < p.tokens; tile += TILES * step) {
-        uint4 x[TILES], d_out[TILES];
-        float r[TILES];
-#pragma unroll
-        for (int i = 0; i < TILES; i++) {
-            const spot s = spot_of(p, tile + i * step);
-            x[i] = load_head(p.x, s);
-            d_out[i] = load_head(p.d_out, s);
-            r[i] = s.active ? *statistic(p, s) : 0.0f;
-        }
-#pragma unroll
-        for (int i = 0; i < TILES; i++) {
-            const spot s = spot_of(p, tile + i * step);
-            const floats8 e = rotate<GROUP>(p, d_out[i], s.t, -1.0f);
-            floats8 d_x;
-            total += backward_head<GROUP>(e, unpack8(x[i]), gain, r[i], d_x);
-            if (s.active) store8(piece_at(p.d_x, s), d_x);
-        }
+    for (int64_t tile = blockIdx.x; tile * blockDim.z < p.tokens; tile += gridDim.x) {
+        const spot s = spot_of(p, tile);
+        const uint4 x = load_head(p.x, s), d_out = load_head(p.d_out, s);
+        const float r = s.active ? *statistic(p, s) : 0.0f;
+        const floats8 e = rotate<GROUP>(p, d_out, s.t, -1.0f);
+        floats8 d_x;
+        total += backward_head<GROUP>(e, unpack8(x), gain, r, d_x);
+        if (s.active) store8(piece_at(p.d_x, s), d_x);
     }
-    store_gain(p, spot_of(p, 0).head, total);
+    store_gain(p, head, total);
 }
 
 /* ---- heads of any width, rotation and alignment: one warp each, blockIdx.y is the head ---- */
@@ -452,9 +440,10 @@ static int64_t launch_backward(cuda_device *cuda, const fw_qk_norm_rope *p,
         return blocks;
     }
     const dim3 block = block_of(call);
-    const int64_t rooms = static_cast<int64_t>(cuda->multiprocessors) * GAIN_BLOCKS;
+    const int64_t places = static_cast<int64_t>(cuda->multiprocessors) * GAIN_BLOCKS;
     const int64_t sequences = call.positions / call.tokens;
-    const dim3 grid = grid_of_groups(call, block, cuda_max(1, rooms / sequences));
+    const int64_t most = call.partials == nullptr ? INT_MAX : cuda_max(1, places / sequences);
+    const dim3 grid = grid_of_groups(call, block, most);
     with_group(call.width, [&]<int GROUP>() {
         backward_groups<GROUP><<<grid, block, 0, cuda->stream>>>(call);
     });

@@ -7,12 +7,15 @@
 #include "cuda_device.h"
 #include "vector.cuh"
 
+#include <climits>
+
 #define PIECES 64 /* channels / 8 that a block has across */
 #define WALKERS 4 /* runs that it has at a time */
-#define AHEAD 4   /* rows that are on the way together */
 
-/* Blocks of one multiprocessor: as many as leave a thread its registers. */
-#define FORWARD_BLOCKS 3
+/* Rows that are on the way together: in forward a whole run, so that the device starts the next as
+ * soon as one is done; backward has few blocks, which keep sums, on each multiprocessor. */
+#define FORWARD_AHEAD 8
+#define BACKWARD_AHEAD 4
 #define BACKWARD_BLOCKS 2
 
 struct sequence_view {
@@ -86,28 +89,24 @@ __device__ __forceinline__ int64_t first_run() {
 }
 
 template <bool ALIGNED>
-__global__ void __launch_bounds__(PIECES *WALKERS, FORWARD_BLOCKS)
+__global__ void __launch_bounds__(PIECES *WALKERS)
     forward_runs(const __grid_constant__ smear_call p) {
     const int column = first_column();
-    const int64_t step = static_cast<int64_t>(gridDim.x) * WALKERS;
+    const int64_t index = first_run();
+    if (index >= p.runs) return;
+    const run r = run_of(p, index);
+    floats8 before = unpack8(load_at<ALIGNED>(p.x, r.batch, r.begin - 1, r.end, column, p.width));
+    uint4 x[FORWARD_AHEAD];
+#pragma unroll
+    for (int i = 0; i < FORWARD_AHEAD; i++)
+        x[i] = load_at<ALIGNED>(p.x, r.batch, r.begin + i, r.end, column, p.width);
     const mixing m = load_gate<ALIGNED>(p, column);
-    for (int64_t index = first_run(); index < p.runs; index += step) {
-        const run r = run_of(p, index);
-        floats8 before =
-            unpack8(load_at<ALIGNED>(p.x, r.batch, r.begin - 1, r.end, column, p.width));
-        for (int64_t t = r.begin; t < r.end; t += AHEAD) {
-            uint4 x[AHEAD];
 #pragma unroll
-            for (int i = 0; i < AHEAD; i++)
-                x[i] = load_at<ALIGNED>(p.x, r.batch, t + i, r.end, column, p.width);
-#pragma unroll
-            for (int i = 0; i < AHEAD; i++) {
-                if (t + i >= r.end) break;
-                const floats8 own = unpack8(x[i]);
-                store_mixed<ALIGNED>(p.out, r.batch, t + i, column, p.width, m, own, before);
-                before = own;
-            }
-        }
+    for (int i = 0; i < FORWARD_AHEAD; i++) {
+        if (r.begin + i >= r.end) break;
+        const floats8 own = unpack8(x[i]);
+        store_mixed<ALIGNED>(p.out, r.batch, r.begin + i, column, p.width, m, own, before);
+        before = own;
     }
 }
 
@@ -138,16 +137,16 @@ __global__ void __launch_bounds__(PIECES *WALKERS, BACKWARD_BLOCKS)
         const run r = run_of(p, index);
         floats8 before = unpack8(load_at<ALIGNED>(p.x, r.batch, r.begin - 1, r.end, column, width));
         floats8 d = unpack8(load_at<ALIGNED>(p.d_out, r.batch, r.begin, r.end, column, width));
-        for (int64_t t = r.begin; t < r.end; t += AHEAD) {
-            uint4 x[AHEAD], behind[AHEAD];
+        for (int64_t t = r.begin; t < r.end; t += BACKWARD_AHEAD) {
+            uint4 x[BACKWARD_AHEAD], behind[BACKWARD_AHEAD];
 #pragma unroll
-            for (int i = 0; i < AHEAD; i++) {
+            for (int i = 0; i < BACKWARD_AHEAD; i++) {
                 const int64_t after = min(r.end + 1, p.tokens); /* of the run's last row too */
                 x[i] = load_at<ALIGNED>(p.x, r.batch, t + i, r.end, column, width);
                 behind[i] = load_at<ALIGNED>(p.d_out, r.batch, t + i + 1, after, column, width);
             }
 #pragma unroll
-            for (int i = 0; i < AHEAD; i++) {
+            for (int i = 0; i < BACKWARD_AHEAD; i++) {
                 if (t + i >= r.end) break;
                 const floats8 own = unpack8(x[i]), d_behind = unpack8(behind[i]);
                 store_mixed<ALIGNED>(p.d_x, r.batch, t + i, column, width, m, d, d_behind);
@@ -200,24 +199,22 @@ static int64_t blocks_across(int64_t width) {
     return cuda_max(1, cuda_divide_up(width, PIECES * PIECE));
 }
 
-/* Blocks along the rows, so that the device holds all blocks at a time. */
-static int64_t blocks_along(const cuda_device *cuda, int64_t width, int of_one) {
-    return cuda_max(1, cuda->multiprocessors * of_one / blocks_across(width));
-}
-
-/* Runs such that every walker of that many blocks has one, and about the same. */
-static smear_call call_of(const fw_smear *p, int64_t blocks) {
+static smear_call call_of(const fw_smear *p, int64_t run_length) {
     const int64_t batch = p->x.shape[0], tokens = p->x.shape[1];
-    const int64_t wanted = cuda_max(1, blocks * WALKERS / cuda_max(1, batch));
-    const int64_t length = cuda_max(AHEAD, cuda_divide_up(tokens, wanted));
-    const int64_t each = cuda_divide_up(tokens, length);
+    const int64_t each = cuda_divide_up(tokens, run_length);
     return {.tokens = tokens,
             .runs = batch * each,
-            .run_length = length,
+            .run_length = run_length,
             .runs_each = each,
             .width = static_cast<int>(p->x.shape[2]),
             .gate = static_cast<const float *>(p->gate.data),
             .x = view(&p->x)};
+}
+
+/* Runs such that every walker of that many blocks has one, and about the same. */
+static int64_t backward_length(const fw_smear *p, int64_t blocks) {
+    const int64_t wanted = cuda_max(1, blocks * WALKERS / cuda_max(1, p->x.shape[0]));
+    return cuda_max(BACKWARD_AHEAD, cuda_divide_up(p->x.shape[1], wanted));
 }
 
 static dim3 grid_of(const smear_call &call, int64_t most) {
@@ -236,10 +233,9 @@ fw_status cuda_smear_forward(fw_device *device, const fw_smear *p, fw_error *err
     FW_TRY(cuda_check_sequences(op, "out", &p->out, p->x.shape, error));
     FW_TRY(check_apart(op, "out", &p->out, "x", &p->x, error));
     cuda_device *cuda = cuda_self(device);
-    const int64_t most = blocks_along(cuda, p->x.shape[2], FORWARD_BLOCKS);
-    smear_call call = call_of(p, most);
+    smear_call call = call_of(p, FORWARD_AHEAD);
     call.out = view(&p->out);
-    const dim3 grid = grid_of(call, most), block(PIECES, WALKERS);
+    const dim3 grid = grid_of(call, INT_MAX), block(PIECES, WALKERS);
     if (gate_aligned(p) && rows_aligned(&p->out))
         forward_runs<true><<<grid, block, 0, cuda->stream>>>(call);
     else
@@ -257,8 +253,9 @@ fw_status cuda_smear_backward(fw_device *device, const fw_smear *p, fw_error *er
     FW_TRY(check_apart(op, "d_x", &p->d_x, "d_out", &p->d_out, error));
     FW_TRY(check_apart(op, "d_x", &p->d_x, "x", &p->x, error));
     cuda_device *cuda = cuda_self(device);
-    const int64_t most = blocks_along(cuda, p->x.shape[2], BACKWARD_BLOCKS);
-    smear_call call = call_of(p, most);
+    const int64_t most = cuda_max(1, static_cast<int64_t>(cuda->multiprocessors) * BACKWARD_BLOCKS /
+                                         blocks_across(p->x.shape[2]));
+    smear_call call = call_of(p, backward_length(p, most));
     call.d_out = view(&p->d_out), call.d_x = view(&p->d_x);
     call.partials = reinterpret_cast<float *>(cuda->workspace);
     const dim3 grid = grid_of(call, most), block(PIECES, WALKERS);

@@ -170,28 +170,29 @@ __device__ __forceinline__ float block_max(float value) {
     return warp_max(parts[lane < blockDim.x / WARP_LANES ? lane : 0]);
 }
 
-/* ---- second stage of sums over rows: partials[block][column], one row from each block, in order
- * of block. A block of 32 x SUM_ROWS threads sums 32 columns: thread (x, y) every SUM_ROWS-th
- * partial, then thread (x, 0) those sums in order. The total is the return value of threads (x, 0)
- * alone. ---- */
+/* ---- second stage of sums over rows: partials[block][column], one row from each block. A block of
+ * 32 x SUM_ROWS threads sums 32 columns: thread (x, y) every SUM_ROWS-th partial, many on the way
+ * at a time, then a warp the sums of a column. The total of column x is the return value of thread
+ * (x, 0); others get nothing of use. ---- */
 
-#define SUM_ROWS 16
+#define SUM_ROWS 32
 
 __device__ __forceinline__ double sum_column(const float *partials, int blocks, int64_t columns,
                                              int64_t column) {
-    __shared__ double parts[SUM_ROWS][WARP_LANES];
+    __shared__ double parts[SUM_ROWS][WARP_LANES + 1], totals[WARP_LANES];
+    static_assert(SUM_ROWS == WARP_LANES, "warp y sums what threads (y, *) have of column y");
     double total = 0.0;
     if (column < columns) {
-#pragma unroll 4
+#pragma unroll 16
         for (int block = threadIdx.y; block < blocks; block += SUM_ROWS)
             total += static_cast<double>(partials[block * columns + column]);
     }
     parts[threadIdx.y][threadIdx.x] = total;
     __syncthreads();
-    if (threadIdx.y > 0) return 0.0;
-#pragma unroll
-    for (int i = 1; i < SUM_ROWS; i++) total += parts[i][threadIdx.x];
-    return total;
+    total = warp_sum(parts[threadIdx.x][threadIdx.y]);
+    if (threadIdx.x == 0) totals[threadIdx.y] = total;
+    __syncthreads();
+    return totals[threadIdx.x];
 }
 
 /* ---- on the host ---- */
