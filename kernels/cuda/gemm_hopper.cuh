@@ -4,8 +4,8 @@
  *
  * Two blocks of a cluster share tiles of b: each fetches half and sends it to both. In a block one
  * warp feeds a ring of stages by TMA, and two warpgroups multiply, each its 64 rows of the tile of
- * 128. The second warpgroup starts some steps behind the first, so that later one of them has the
- * tensor cores while the other is in its epilogue; a ring shared by both keeps them that close.
+ * 128. One may be as far ahead of the other as the ring is long, so that it has its epilogue while
+ * the other has the tensor cores.
  *
  * Rows of b are permuted on their way to shared memory (gemm_map_b), so that a thread holds 8
  * consecutive columns of c, 16 bytes of bfloat16, and epilogues read and write memory directly:
@@ -20,6 +20,8 @@
 #define GEMM_ROWS 128
 #define GEMM_DEPTH 64 /* of a stage: 128 bytes */
 #define GEMM_CLUSTER 2
+/* An epilogue prepares this many steps before the end. */
+#define GEMM_EARLY 5
 #define GEMM_THREADS 384
 /* Columns of c that four neighbouring threads hold, 8 each. */
 #define GEMM_GROUP 32
@@ -156,27 +158,16 @@ __device__ __forceinline__ void gemm_release(gemm_memory<COLUMNS, STAGES> *memor
         barrier_arrive_at(&memory->empty[stage], threadIdx.x % 128);
 }
 
-#define GEMM_LEAD_BARRIER 1 /* named barrier of the two multiplying warpgroups */
-
-template <int COLUMNS, int STAGES, class EPILOGUE>
-__device__ __forceinline__ void gemm_multiply(gemm_memory<COLUMNS, STAGES> *memory,
-                                              const gemm_sizes &sizes, uint32_t rank, int lead,
-                                              const typename EPILOGUE::arguments &arguments) {
-    const int group = __shfl_sync(~0u, threadIdx.x / 128 - 1, 0); /* uniform, for the compiler */
-    const int thread = threadIdx.x % 128, lane = thread % 32;
-    const int steps = (sizes.depth + GEMM_DEPTH - 1) / GEMM_DEPTH;
-    float c[COLUMNS / 2] = {};
+/* The products of a warpgroup, `group` 0 or 1 of the block. */
+template <int COLUMNS, int STAGES> struct gemm_worker {
+    gemm_memory<COLUMNS, STAGES> *memory;
     gemm_ring<STAGES> ring;
-    bool ahead = group == 0; /* until the other group is let go */
-    if (group == 1) named_sync(GEMM_LEAD_BARRIER, 256);
-    for (gemm_tiles<COLUMNS> tiles(sizes); tiles.more(); tiles.next()) {
-        const int block_row = tiles.row(rank) + 64 * group;
-        const gemm_place place = {block_row + 16 * (thread / 32) + lane / 4,
-                                  tiles.column() + 8 * (lane % 4), block_row, tiles.column(),
-                                  thread};
-        EPILOGUE epilogue;
-        int last = 0;
-        for (int k = 0; k < steps; k++, ring.next()) {
+    int group;
+    int last = 0; /* the stage whose products were issued last */
+
+    /* Steps first .. end - 1 of a tile; the last one's products are still under way. */
+    __device__ __forceinline__ void multiply(float (&c)[COLUMNS / 2], int first, int end) {
+        for (int k = first; k < end; k++, ring.next()) {
             auto &stage = memory->stage[ring.stage];
             barrier_wait(&memory->full[ring.stage], ring.round);
             gemm_step<COLUMNS>(c, stage.a + group * 64 * GEMM_DEPTH, stage.b, k == 0);
@@ -185,28 +176,53 @@ __device__ __forceinline__ void gemm_multiply(gemm_memory<COLUMNS, STAGES> *memo
                 gemm_release(memory, last);
             }
             last = ring.stage;
-            if (k == (steps > 2 ? steps - 3 : 0)) epilogue.prepare(arguments, sizes, place);
-            if (ahead && k == (lead < steps ? lead : steps - 1)) {
-                named_arrive(GEMM_LEAD_BARRIER, 256);
-                ahead = false;
-            }
         }
+    }
+
+    __device__ __forceinline__ void complete(float (&c)[COLUMNS / 2]) {
         wgmma_wait<0>();
         wgmma_hold(c);
         gemm_release(memory, last);
+    }
+
+    __device__ __forceinline__ gemm_place place(int row, int column) const {
+        const int thread = threadIdx.x % 128, lane = thread % 32;
+        return {row + 64 * group + 16 * (thread / 32) + lane / 4, column + 8 * (lane % 4),
+                row + 64 * group, column, thread};
+    }
+};
+
+/* The epilogue prepares between two loops and not inside of one: values that are on their way from
+ * memory to registers would be waited for where a loop begins again. */
+template <int COLUMNS, int STAGES, class EPILOGUE>
+__device__ __forceinline__ void gemm_multiply(gemm_memory<COLUMNS, STAGES> *memory,
+                                              const gemm_sizes &sizes, uint32_t rank,
+                                              const typename EPILOGUE::arguments &arguments) {
+    const int steps = (sizes.depth + GEMM_DEPTH - 1) / GEMM_DEPTH;
+    const int early = steps > GEMM_EARLY ? steps - GEMM_EARLY : 0;
+    gemm_worker<COLUMNS, STAGES> worker = {memory};
+    worker.group = __shfl_sync(~0u, threadIdx.x / 128 - 1, 0); /* uniform, for the compiler */
+    float c[COLUMNS / 2] = {};
+    for (gemm_tiles<COLUMNS> tiles(sizes); tiles.more(); tiles.next()) {
+        const gemm_place place = worker.place(tiles.row(rank), tiles.column());
+        EPILOGUE epilogue;
+        worker.multiply(c, 0, early);
+        epilogue.prepare(arguments, sizes, place);
+        worker.multiply(c, early, steps);
+        worker.complete(c);
         epilogue.finish(arguments, sizes, place, c);
     }
-    if (ahead) named_arrive(GEMM_LEAD_BARRIER, 256); /* no tile at all */
 }
 
 #endif /* FAIRWAY_HOPPER_CODE */
 
-/* An EPILOGUE has a type `arguments`, prepare(arguments, sizes, place), called while the last steps
- * run, and finish(arguments, sizes, place, c). */
+/* An EPILOGUE has a type `arguments`, passed by value, prepare(arguments, sizes, place), called
+ * some steps before the last, where what it needs from memory sets out, and finish(arguments,
+ * sizes, place, c). */
 template <int COLUMNS, int STAGES, class EPILOGUE>
 __global__ void __launch_bounds__(GEMM_THREADS, 1)
     gemm(const __grid_constant__ CUtensorMap a, const __grid_constant__ CUtensorMap b,
-         const gemm_sizes sizes, int lead, const typename EPILOGUE::arguments arguments) {
+         const gemm_sizes sizes, const __grid_constant__ typename EPILOGUE::arguments arguments) {
 #ifdef FAIRWAY_HOPPER_CODE
     extern __shared__ char raw[];
     auto *memory = reinterpret_cast<gemm_memory<COLUMNS, STAGES> *>(
@@ -227,7 +243,7 @@ __global__ void __launch_bounds__(GEMM_THREADS, 1)
         if (threadIdx.x == 0) gemm_fetch<COLUMNS, STAGES>(memory, &a, &b, sizes, rank);
     } else {
         registers_more<232>();
-        gemm_multiply<COLUMNS, STAGES, EPILOGUE>(memory, sizes, rank, lead, arguments);
+        gemm_multiply<COLUMNS, STAGES, EPILOGUE>(memory, sizes, rank, arguments);
     }
     cluster_sync(); /* no block leaves while the other may still arrive at its barriers */
 #endif
@@ -267,7 +283,7 @@ static inline bool gemm_takes_matrix(const void *data, int64_t ld) {
 
 template <int COLUMNS, int STAGES, class EPILOGUE>
 static fw_status gemm_launch(cuda_device *cuda, const char *op, const CUtensorMap &a,
-                             const CUtensorMap &b, const gemm_sizes &sizes, int lead,
+                             const CUtensorMap &b, const gemm_sizes &sizes,
                              const typename EPILOGUE::arguments &arguments, fw_error *error) {
     const int64_t tiles = cuda_divide_up(sizes.rows, GEMM_ROWS * GEMM_CLUSTER) *
                           cuda_divide_up(sizes.columns, COLUMNS);
@@ -287,7 +303,7 @@ static fw_status gemm_launch(cuda_device *cuda, const char *op, const CUtensorMa
     config.stream = cuda->stream;
     config.attrs = &cluster;
     config.numAttrs = 1;
-    CUDA_TRY(cuda, cudaLaunchKernelEx(&config, kernel, a, b, sizes, lead, arguments), op, error);
+    CUDA_TRY(cuda, cudaLaunchKernelEx(&config, kernel, a, b, sizes, arguments), op, error);
     return cuda_launched(cuda, op, "gemm of Hopper", error);
 }
 

@@ -9,11 +9,8 @@
 #define FORWARD "linear_activation_forward"
 #define BACKWARD "linear_activation_backward"
 
-#ifndef TILE_COLUMNS
 #define TILE_COLUMNS 256
 #define TILE_STAGES 4
-#define TILE_LEAD 2
-#endif
 
 using hopper::bf16;
 using hopper::gemm_place;
@@ -26,6 +23,30 @@ __device__ __forceinline__ uint32_t pack(float low, float high) {
     const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
     return *reinterpret_cast<const uint32_t *>(&both);
 }
+
+__device__ __forceinline__ void store(bf16 *to, const uint32_t (&v)[4]) {
+    *reinterpret_cast<uint4 *>(to) = make_uint4(v[0], v[1], v[2], v[3]);
+}
+
+/* The thread's pieces of 8 columns in its two rows of a matrix, one in each group of columns. */
+template <typename T> struct pieces {
+    T *row[2];
+    bool inside[2];
+    int columns; /* of the tile, as far as the matrix goes */
+
+    __device__ __forceinline__ pieces(T *matrix, int64_t ld, const gemm_sizes &sizes,
+                                      const gemm_place &place) {
+        row[0] = matrix + place.row * ld + place.column;
+        row[1] = row[0] + 8 * ld;
+        inside[0] = place.row < sizes.rows;
+        inside[1] = place.row + 8 < sizes.rows;
+        columns = sizes.columns - place.block_column;
+    }
+    __device__ __forceinline__ bool has(int g, int h) const {
+        return inside[h] && GEMM_GROUP * g < columns;
+    }
+    __device__ __forceinline__ T *at(int g, int h) const { return row[h] + GEMM_GROUP * g; }
+};
 
 /* The word of this thread's signs in block `i` of the tile's columns. */
 __device__ __forceinline__ int64_t sign_at(const gemm_sizes &sizes, const gemm_place &place,
@@ -45,19 +66,21 @@ struct squared_forward {
     struct arguments {
         bf16 *out;
         int64_t ld;
-        uint32_t *signs; /* NULL: not wanted */
-        float slope;
+        uint32_t *signs;     /* NULL: not wanted */
+        float plain, folded; /* l * l = h (plain h + folded |h|) */
     };
 
     __device__ __forceinline__ void prepare(const arguments &, const gemm_sizes &,
                                             const gemm_place &) {}
 
+    static __device__ __forceinline__ float square(const arguments &to, float h) {
+        return h * fmaf(to.plain, h, to.folded * fabsf(h));
+    }
+
     __device__ __forceinline__ void finish(const arguments &to, const gemm_sizes &sizes,
                                            const gemm_place &place,
                                            const float (&c)[TILE_COLUMNS / 2]) {
-        bf16 *rows[2] = {to.out + place.row * to.ld + place.column,
-                         to.out + (place.row + 8) * to.ld + place.column};
-        const bool inside[2] = {place.row < sizes.rows, place.row + 8 < sizes.rows};
+        const pieces<bf16> out(to.out, to.ld, sizes, place);
         uint32_t word = 0;
 #pragma unroll
         for (int g = 0; g < TILE_COLUMNS / GEMM_GROUP; g++) {
@@ -67,16 +90,11 @@ struct squared_forward {
                 const float first = c[16 * g + 2 * i], second = c[16 * g + 2 * i + 1];
                 word = __funnelshift_l(__float_as_uint(first), word, 1);
                 word = __funnelshift_l(__float_as_uint(second), word, 1);
-                const float l0 = first > 0.0f ? first : to.slope * first;
-                const float l1 = second > 0.0f ? second : to.slope * second;
-                packed[i % 2][i / 2] = pack(l0 * l0, l1 * l1);
+                packed[i % 2][i / 2] = pack(square(to, first), square(to, second));
             }
-            const bool columns = place.block_column + GEMM_GROUP * g < sizes.columns;
 #pragma unroll
             for (int h = 0; h < 2; h++)
-                if (inside[h] && columns)
-                    *reinterpret_cast<uint4 *>(rows[h] + GEMM_GROUP * g) =
-                        make_uint4(packed[h][0], packed[h][1], packed[h][2], packed[h][3]);
+                if (out.has(g, h)) store(out.at(g, h), packed[h]);
             if (g % 2 == 1 && to.signs != NULL && sign_inside(sizes, place, g / 2))
                 to.signs[sign_at(sizes, place, g / 2)] = word;
         }
@@ -112,21 +130,17 @@ struct squared_backward {
 
     __device__ __forceinline__ void prepare(const arguments &from, const gemm_sizes &sizes,
                                             const gemm_place &place) {
+        const pieces<const bf16> out(from.out, from.ld_out, sizes, place);
 #pragma unroll
         for (int g = 0; g < TILE_COLUMNS / GEMM_GROUP; g++) {
+            if (g % 2 == 0)
+                words[g / 2] = sign_inside(sizes, place, g / 2)
+                                   ? load(from.signs + sign_at(sizes, place, g / 2))
+                                   : 0;
 #pragma unroll
-            for (int h = 0; h < 2; h++) {
-                const int row = place.row + 8 * h;
-                squares[g][h] = make_uint4(0, 0, 0, 0);
-                if (row < sizes.rows && place.block_column + GEMM_GROUP * g < sizes.columns)
-                    squares[g][h] =
-                        load(from.out + row * from.ld_out + place.column + GEMM_GROUP * g);
-            }
+            for (int h = 0; h < 2; h++)
+                squares[g][h] = out.has(g, h) ? load(out.at(g, h)) : make_uint4(0, 0, 0, 0);
         }
-#pragma unroll
-        for (int i = 0; i < SIGN_COLUMNS; i++)
-            words[i] =
-                sign_inside(sizes, place, i) ? load(from.signs + sign_at(sizes, place, i)) : 0;
     }
 
     static __device__ __forceinline__ float root(uint32_t bits) {
@@ -138,6 +152,7 @@ struct squared_backward {
     __device__ __forceinline__ void finish(const arguments &to, const gemm_sizes &sizes,
                                            const gemm_place &place,
                                            const float (&c)[TILE_COLUMNS / 2]) {
+        const pieces<bf16> d_hidden(to.d_hidden, to.ld, sizes, place);
 #pragma unroll
         for (int g = 0; g < TILE_COLUMNS / GEMM_GROUP; g++) {
             uint32_t packed[2][4];
@@ -155,13 +170,9 @@ struct squared_backward {
                     pack(c[16 * g + 2 * i] * (s0 * root(pair << 16)),
                          c[16 * g + 2 * i + 1] * (s1 * root(pair & 0xffff0000u)));
             }
-            const bool columns = place.block_column + GEMM_GROUP * g < sizes.columns;
 #pragma unroll
             for (int h = 0; h < 2; h++)
-                if (columns && place.row + 8 * h < sizes.rows)
-                    *reinterpret_cast<uint4 *>(to.d_hidden + (place.row + 8 * h) * to.ld +
-                                               place.column + GEMM_GROUP * g) =
-                        make_uint4(packed[h][0], packed[h][1], packed[h][2], packed[h][3]);
+                if (d_hidden.has(g, h)) store(d_hidden.at(g, h), packed[h]);
         }
     }
 };
@@ -176,9 +187,13 @@ static bool takes_tensor(const fw_tensor *t) {
 
 /* ---- forward ---- */
 
+/* Slopes for which l * l is exact enough as h (plain h + folded |h|): the two terms must not cancel
+ * to a small fraction of each. */
+static bool takes_slope(float slope) { return slope == 0.0f || fabsf(slope) >= 1.0f / 32.0f; }
+
 bool cuda_linear_activation_forward_hopper_takes(const cuda_device *cuda,
                                                  const fw_linear_activation *a) {
-    return is_squared(a->kind) &&
+    return is_squared(a->kind) && takes_slope(slope_of(a)) &&
            hopper::gemm_takes(cuda, a->x.shape[0], a->weight.shape[0], a->x.shape[1]) &&
            takes_tensor(&a->x) && takes_tensor(&a->weight) && takes_tensor(&a->out);
 }
@@ -190,13 +205,15 @@ fw_status cuda_linear_activation_forward_hopper(cuda_device *cuda, const fw_line
     FW_TRY(hopper::gemm_map_a(cuda, &map_x, a->x.data, rows, depth, leading(&a->x), error));
     FW_TRY(hopper::gemm_map_b(cuda, &map_weight, a->weight.data, columns, depth,
                               leading(&a->weight), TILE_COLUMNS, error));
+    const float slope = slope_of(a);
     const squared_forward::arguments to = {.out = static_cast<bf16 *>(a->out.data),
                                            .ld = leading(&a->out),
                                            .signs = static_cast<uint32_t *>(a->saved),
-                                           .slope = slope_of(a)};
+                                           .plain = 0.5f * (1.0f + slope * slope),
+                                           .folded = 0.5f * (1.0f - slope * slope)};
     const gemm_sizes sizes = {(int)rows, (int)columns, (int)depth};
     return hopper::gemm_launch<TILE_COLUMNS, TILE_STAGES, squared_forward>(
-        cuda, FORWARD, map_x, map_weight, sizes, TILE_LEAD, to, error);
+        cuda, FORWARD, map_x, map_weight, sizes, to, error);
 }
 
 /* ---- backward ---- */
@@ -249,5 +266,5 @@ fw_status cuda_linear_activation_backward_hopper(cuda_device *cuda, const fw_lin
                                             .below = -2.0f * fabsf(slope_of(a))};
     const gemm_sizes sizes = {(int)rows, (int)columns, (int)depth};
     return hopper::gemm_launch<TILE_COLUMNS, TILE_STAGES, squared_backward>(
-        cuda, BACKWARD, map_d_y, map_weight, sizes, TILE_LEAD, to, error);
+        cuda, BACKWARD, map_d_y, map_weight, sizes, to, error);
 }
