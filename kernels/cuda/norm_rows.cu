@@ -320,6 +320,10 @@ static rows_view view(const fw_tensor *matrix) {
     return {static_cast<__nv_bfloat16 *>(matrix->data), matrix->stride[0]};
 }
 
+static bool same_rows(const fw_tensor *x, const fw_tensor *y) {
+    return x->data == y->data && x->stride[0] == y->stride[0];
+}
+
 static weight_view weight_of(const fw_tensor *weight) {
     return {static_cast<const float *>(weight->data), fw_tensor_count(weight) == 1};
 }
@@ -363,8 +367,11 @@ fw_status cuda_norm_rows_forward(cuda_device *cuda, const char *op, const fw_res
                                  fw_error *error) {
     const int64_t rows = p->a.shape[0], width = p->a.shape[1];
     rows_call call = call_of(p, rows, width);
-    call.a = view(&p->a), call.b = view(&p->b), call.sum = view(&p->sum), call.out = view(&p->out);
-    if (p->b.data == NULL) call.weight_b = {nullptr, true}; /* 0 * weight_b may be NaN */
+    call.a = view(&p->a), call.b = view(&p->b), call.out = view(&p->out);
+    if (p->b.data == NULL) call.weight_b = {nullptr, true};           /* 0 * weight_b may be NaN */
+    const bool same = same_rows(&p->a, &p->sum) && p->b.data == NULL; /* only a norm is wanted */
+    if (!same || p->weight_a.data != NULL) call.sum = view(&p->sum);
+    if (call.sum.data == nullptr && call.out.data == nullptr) return FW_OK;
     const bool aligned = rows_aligned(&p->a) && rows_aligned(&p->b) && rows_aligned(&p->sum) &&
                          rows_aligned(&p->out) && weight_aligned(&p->weight_a) &&
                          weight_aligned(&p->weight_b);
@@ -385,8 +392,8 @@ static rows_call backward_call(const fw_residual_norm *p, int64_t rows, int64_t 
     if (p->d_out.data != NULL) call.sum = view(&p->sum);
     if (p->d_weight_a.data != NULL) call.a = view(&p->a);
     if (p->d_weight_b.data != NULL) call.b = view(&p->b);
-    const bool same = p->d_a.data == p->d_sum.data && p->d_a.stride[0] == p->d_sum.stride[0];
-    if (!same || p->d_out.data != NULL || p->weight_a.data != NULL) call.d_a = view(&p->d_a);
+    const bool same = same_rows(&p->d_a, &p->d_sum) && p->d_out.data == NULL;
+    if (!same || p->weight_a.data != NULL) call.d_a = view(&p->d_a);
     return call;
 }
 
