@@ -178,7 +178,9 @@ static void nothing_else_is_set(void **state) {
 
 static void no_model_beyond_the_file(void **state) {
     (void)state;
-    hostile("[model]\nwidth = 65536\nlayers = 256\nmlp_width = 1048576\n", "more than 2^40");
+    hostile("[attention]\nheads = 128\n"
+            "[model]\nwidth = 65536\nlayers = 256\nmlp_width = 1048576\n",
+            "more than 2^40");
     /* Large in one part alone: attention, the pairs' projection, the value embedding. */
     hostile("[model]\nwidth = 2048\nlayers = 1\nmlp_width = 1\n", "parameters",
             "streams hold 10000 bytes");
