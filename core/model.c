@@ -91,8 +91,19 @@ static fw_status arrange_tables(struct model *model, fw_error *error) {
 
 /* ---- the whole ---- */
 
+/* Products add what lies elsewhere (fw_gemm.addend); a device from before that would add to what
+ * happens to be there. Its table of ops ends before those that came with it. */
+static fw_status check_addend(const fw_ops *ops, fw_error *error) {
+    if (FW_COVERS(ops, scale_rows_backward)) return FW_OK;
+    return fw_fail(error, FW_E_UNSUPPORTED,
+                   "the device was built for an interface before 0.3, whose gemm has no addend; "
+                   "built anew for %d.%d it is right",
+                   FW_ABI_MAJOR, FW_ABI_MINOR);
+}
+
 static fw_status check_ops(const struct model *model, fw_error *error) {
     const fw_ops *ops = model->ops;
+    FW_TRY(check_addend(ops, error));
     if (FW_HAS(ops, gemm) && FW_HAS(ops, embedding_forward) && FW_HAS(ops, embedding_backward) &&
         FW_HAS(ops, rmsnorm_forward) && FW_HAS(ops, residual_norm_forward) &&
         FW_HAS(ops, residual_norm_backward) && FW_HAS(ops, activation_forward) &&

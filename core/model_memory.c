@@ -235,12 +235,12 @@ static size_t mlp_saved_bytes(const struct model *model) {
 }
 
 /* Rows of log-probabilities that are worth one call: a window's, or more on a device that computes
- * them while the host scores those before. */
+ * them while the host scores those before, which takes such a piece of memory thrice. */
 static int64_t most_rows(const struct model *model) {
-    enum { ROWS = 8192 };
-    const int64_t tokens = model->options.tokens;
-    if (!staging_is_possible(model->device) || tokens >= ROWS) return tokens;
-    return model->max_rows < ROWS ? model->max_rows : ROWS;
+    enum { VALUES = 1 << 23 };
+    const int64_t tokens = model->options.tokens, rows = VALUES / model->vocabulary;
+    if (!staging_is_possible(model->device) || tokens >= rows) return tokens;
+    return model->max_rows < rows ? model->max_rows : rows;
 }
 
 /* What takes most of a device's memory are the buffers of a pass, whatever is allocated last. */

@@ -122,12 +122,24 @@ static void declare_mix(struct model *model, int32_t index) {
     model->layer[index].mix = mix->index;
 }
 
-/* The matrix that makes attention's output, if the plugin adds to the residual stream. */
-static uint32_t output_of(const struct model *model, const struct layer *layer) {
+/* The matrix that makes attention's output, if the plugin adds to the residual stream. It is handed
+ * over as a copy where it takes up a scale, which no member of a pack group can be. */
+static fw_status find_output(struct model *model, int32_t index, fw_error *error) {
+    struct layer *layer = &model->layer[index];
     const uint32_t output = layer->plan.output_weight;
-    if (output == 0 || output > layer->n_attention) return NO_WEIGHT;
-    const fw_weight *weight = &model->weights[layer->first_weight + output - 1];
-    return weight->rank == 2 && weight->shape[0] == model->width ? weight->index : NO_WEIGHT;
+    layer->output = NO_WEIGHT;
+    if (output == 0) return FW_OK;
+    if (output <= layer->n_attention) {
+        const fw_weight *weight = &model->weights[layer->first_weight + output - 1];
+        layer->output = weight->index;
+        if (weight->rank == 2 && weight->shape[0] == model->width && weight->pack_group == 0)
+            return FW_OK;
+    }
+    return fw_fail(error, FW_E_PROTOCOL,
+                   "layer %d: attention plugin %s plans output_weight = %u; right is 1 + the index "
+                   "of a matrix of %lld rows in no pack group, or 0",
+                   index, model->options.experiment->attention[index].entry->plugin->id, output,
+                   (long long)model->width);
 }
 
 static void declare_attention(struct model *model, int32_t index) {
@@ -143,7 +155,6 @@ static void declare_attention(struct model *model, int32_t index) {
         weight.layer = index;
         (void)append(model, weight);
     }
-    layer->output = output_of(model, layer);
 }
 
 static void declare_mlp(struct model *model, int32_t index) {
@@ -213,6 +224,7 @@ fw_status model_declare_weights(struct model *model, fw_error *error) {
         return fw_fail(error, FW_E_MEMORY, "no memory for the model's list of weights");
     declare_inputs(model);
     for (int32_t i = 0; i < (int32_t)model->layers; i++) declare_layer(model, i);
+    for (int32_t i = 0; i < (int32_t)model->layers; i++) FW_TRY(find_output(model, i, error));
     return assign_offsets(model, error);
 }
 

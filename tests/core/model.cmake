@@ -1,4 +1,4 @@
-fairway_add_test(model SOURCES test_model.c wrapped_device.c LIBRARIES fairway_core
+fairway_add_test(model SOURCES test_model.c wrapped_device.c workspace.c LIBRARIES fairway_core
                  DEPENDS device-cpu attention-gqa attention-xsa)
 fairway_add_test(model_memory SOURCES test_model_memory.c wrapped_device.c workspace.c
                  LIBRARIES fairway_core

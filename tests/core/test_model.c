@@ -1,6 +1,6 @@
 /* The whole model on the CPU device, with its switches alone and together: gradients against finite
  * differences of the loss, causality, independence of sequences in a batch, inference against
- * training, gradient accumulation, initial values. */
+ * training, gradient accumulation, initial values, refusals. */
 #include "support.h"
 
 #include <math.h>
@@ -8,6 +8,7 @@
 
 #include "model.h"
 #include "session.h"
+#include "workspace.h"
 #include "wrapped_device.h"
 
 enum { VOCABULARY = 37, BATCH = 3, TOKENS = 19, ROWS = BATCH * TOKENS };
@@ -16,19 +17,27 @@ enum { VOCABULARY = 37, BATCH = 3, TOKENS = 19, ROWS = BATCH * TOKENS };
     "[attention]\nplugin = xsa\nheads = 4\nkv_heads = 2\nrope_dims = 4\n"                          \
     "[attention.0]\nplugin = gqa\n[model]\nwidth = 32\nmlp_width = 48\n"
 
+#define EVERYTHING                                                                                 \
+    ATTENTION                                                                                      \
+    "layers = 5\nbigram_slots = 17\nbigram_width = 8\nsmear = yes\nx0_mix = yes\nskips = yes\n"    \
+    "layer_scales = yes\ndepth_norm = yes\nvalue_layers = 1,3-4\nvalue_width = 6\n"
+
 static const struct variant {
     const char *name, *ini;
+    bool host_adds; /* attention knows of no residual: the host adds its output to the stream */
 } variants[] = {
-    {"plain", ATTENTION "layers = 2\n"},
-    {"everything", ATTENTION
-     "layers = 5\nbigram_slots = 17\nbigram_width = 8\nsmear = yes\nx0_mix = yes\nskips = yes\n"
-     "layer_scales = yes\ndepth_norm = yes\nvalue_layers = 1,3-4\nvalue_width = 6\n"},
-    {"tables without projections", ATTENTION
-     "layers = 2\nbigram_slots = 2\nbigram_width = 32\nvalue_layers = 0\nvalue_width = 16\n"},
-    {"skips alone", ATTENTION "layers = 4\nskips = yes\n"},
-    {"mixes alone", ATTENTION "layers = 3\nx0_mix = yes\nsmear = yes\n"},
-    {"scales alone", ATTENTION "layers = 3\nlayer_scales = yes\ndepth_norm = yes\n"},
-    {"skips and scales", ATTENTION "layers = 3\nskips = yes\nlayer_scales = yes\n"},
+    {"plain", ATTENTION "layers = 2\n", false},
+    {"everything", EVERYTHING, false},
+    {"tables without projections",
+     ATTENTION
+     "layers = 2\nbigram_slots = 2\nbigram_width = 32\nvalue_layers = 0\nvalue_width = 16\n",
+     false},
+    {"skips alone", ATTENTION "layers = 4\nskips = yes\n", false},
+    {"mixes alone", ATTENTION "layers = 3\nx0_mix = yes\nsmear = yes\n", false},
+    {"scales alone", ATTENTION "layers = 3\nlayer_scales = yes\ndepth_norm = yes\n", false},
+    {"skips and scales", ATTENTION "layers = 3\nskips = yes\nlayer_scales = yes\n", false},
+    {"plain, added by the host", ATTENTION "layers = 2\n", true},
+    {"everything, added by the host", EVERYTHING, true},
 };
 
 struct fixture {
@@ -42,6 +51,55 @@ static void check(fw_status status, const fw_error *error) {
     if (status != FW_OK) fail_msg("%s", error->message);
 }
 
+/* ---- attention that plans another output_weight ---- */
+
+/* gqa and xsa, each in a module of its own, behind vtables whose plan says `planned_output`. */
+static struct other_plan {
+    const fw_attention *original;
+    fw_attention vtable;
+    fw_plugin plugin;
+    struct registry_entry entry;
+} other_plans[2];
+static uint32_t planned_output;
+
+static fw_status plan_as(int which, void *self, uint32_t phase, int64_t batch, int64_t tokens,
+                         fw_attention_plan *plan, fw_error *error) {
+    FW_TRY(other_plans[which].original->plan(self, phase, batch, tokens, plan, error));
+    plan->output_weight = planned_output;
+    return FW_OK;
+}
+
+static fw_status plan_first(void *self, uint32_t phase, int64_t batch, int64_t tokens,
+                            fw_attention_plan *plan, fw_error *error) {
+    return plan_as(0, self, phase, batch, tokens, plan, error);
+}
+
+static fw_status plan_second(void *self, uint32_t phase, int64_t batch, int64_t tokens,
+                             fw_attention_plan *plan, fw_error *error) {
+    return plan_as(1, self, phase, batch, tokens, plan, error);
+}
+
+static void plan_output(const struct experiment *experiment, uint32_t output) {
+    planned_output = output;
+    for (int64_t i = 0; i < experiment->model.layers; i++) {
+        struct plugin_choice *choice = &experiment->attention[i];
+        const int which = strcmp(choice->entry->plugin->id, "gqa") == 0;
+        struct other_plan *other = &other_plans[which];
+        if (choice->entry != &other->entry) {
+            other->original = choice->entry->plugin->vtable;
+            other->vtable = *other->original;
+            other->vtable.plan = which ? plan_second : plan_first;
+            other->plugin = *choice->entry->plugin;
+            other->plugin.vtable = &other->vtable;
+            other->entry = *choice->entry;
+            other->entry.plugin = &other->plugin;
+        }
+        choice->entry = &other->entry;
+    }
+}
+
+/* ---- fixtures ---- */
+
 static void open_wrapped(struct fixture *f, const struct variant *variant, bool training,
                          unsigned features) {
     fw_error error = {.struct_size = sizeof error};
@@ -49,6 +107,7 @@ static void open_wrapped(struct fixture *f, const struct variant *variant, bool 
     const uint32_t kinds = CONFIG_BIND(FW_DEVICE) | CONFIG_BIND(FW_ATTENTION);
     check(session_open(&arguments, "model test", variant->ini, kinds, &f->session, &error), &error);
     wrapped_device_open(&f->wrapped, f->session.services, features);
+    if (variant->host_adds) plan_output(f->session.experiment, 0);
     const struct model_options options = {.experiment = f->session.experiment,
                                           .host = &f->wrapped.services,
                                           .vocabulary = VOCABULARY,
@@ -351,6 +410,59 @@ static void test_initial_values(void **state) {
     close_fixture(&f);
 }
 
+/* What is planned and what the device lacks is refused with what would be right. */
+static void test_refusals(void **state) {
+    (void)state;
+    static const uint32_t outputs[] = {1, 2, 1000}; /* two of a pack group; none */
+    fw_error error = {.struct_size = sizeof error};
+    struct fixture f;
+    open_wrapped(&f, &variants[0], false, 0);
+    model_destroy(f.model);
+    const struct model_options options = {.experiment = f.session.experiment,
+                                          .host = &f.wrapped.services,
+                                          .vocabulary = VOCABULARY,
+                                          .batch = BATCH,
+                                          .tokens = TOKENS};
+    for (size_t i = 0; i < sizeof outputs / sizeof outputs[0]; i++) {
+        plan_output(f.session.experiment, outputs[i]);
+        assert_fails(model_create(&options, &f.model, &error), FW_E_PROTOCOL, &error, "layer 0",
+                     "gqa", "output_weight", "a matrix of 32 rows");
+    }
+    f.wrapped.ops.struct_size = offsetof(fw_ops, scale_rows_forward);
+    assert_fails(model_create(&options, &f.model, &error), FW_E_UNSUPPORTED, &error, "before 0.3",
+                 "addend");
+    f.model = NULL;
+    close_fixture(&f);
+}
+
+/* Rows of log-probabilities come in pieces of 32 MiB at most, or a sequence's. */
+static void test_most_rows(void **state) {
+    (void)state;
+    static const struct {
+        unsigned features;
+        uint32_t vocabulary;
+        int64_t tokens, most;
+    } cases[] = {{0, 1024, 64, 64},
+                 {WRAP_PINNED, 1024, 64, 8192},
+                 {WRAP_PINNED, 1 << 16, 64, 128},
+                 {WRAP_PINNED, 1 << 16, 256, 256},
+                 {WRAP_PINNED, 37, 64, 256 * 64}};
+    fw_error error = {.struct_size = sizeof error};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct fixture f;
+        open_wrapped(&f, &variants[0], false, cases[i].features | WRAP_COUNTING);
+        model_destroy(f.model);
+        const struct model_options options = {.experiment = f.session.experiment,
+                                              .host = &f.wrapped.services,
+                                              .vocabulary = cases[i].vocabulary,
+                                              .batch = 256,
+                                              .tokens = cases[i].tokens};
+        check(model_create(&options, &f.model, &error), &error);
+        assert_int_equal(model_most_rows(f.model), cases[i].most);
+        close_fixture(&f);
+    }
+}
+
 #define TEST(function)                                                                             \
     { #function, function }
 
@@ -372,7 +484,7 @@ int main(void) {
         KINDS = sizeof kinds / sizeof kinds[0],
         VARIANTS = sizeof variants / sizeof variants[0]
     };
-    static struct CMUnitTest tests[KINDS * VARIANTS];
+    static struct CMUnitTest tests[KINDS * VARIANTS + 2];
     static char names[KINDS * VARIANTS][80];
     for (int i = 0; i < KINDS * VARIANTS; i++) {
         const struct variant *variant = &variants[i / KINDS];
@@ -380,5 +492,7 @@ int main(void) {
         tests[i] = (struct CMUnitTest){names[i], kinds[i % KINDS].function, NULL, NULL,
                                        (void *)(uintptr_t)variant};
     }
+    tests[KINDS * VARIANTS] = (struct CMUnitTest)cmocka_unit_test(test_refusals);
+    tests[KINDS * VARIANTS + 1] = (struct CMUnitTest)cmocka_unit_test(test_most_rows);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
