@@ -28,47 +28,15 @@ constexpr int TILE = 64 * WIDTH; /* elements: 64 rows of 128 bytes */
 constexpr int SCORE_WARPS = 8, THREADS = 3 * 128;
 
 struct parameters {
-    CUtensorMap q, k, v, d_y; /* boxes of 64 positions of one head */
-    CUtensorMap d_q;          /* boxes of 32 */
-    CUtensorMap d_k, d_v;     /* boxes of 16 */
-    float4 *d_q_partial;      /* [B,H,query blocks][8][128]: one float4 of every thread */
-    const float *statistics;  /* attention_rows::parameters */
+    CUtensorMap queries[2], keys[2]; /* q and dY, k and v: boxes of 64 positions of one head */
+    CUtensorMap d_q;                 /* boxes of 32 */
+    CUtensorMap d_k, d_v;            /* boxes of 16 */
+    float4 *d_q_partial;             /* [B,H,query blocks][8][128]: one float4 of every thread */
+    const float *statistics;         /* attention_rows::parameters */
     int query_blocks, spans, groups, heads_each; /* heads_each: query heads of a key/value head */
     int window;                                  /* INT_MAX: none */
     float scale;
     bool add_to_d_v; /* d_v holds something to add to */
-};
-
-__device__ __forceinline__ int last_query_block(const parameters &p, int last_key) {
-    const int last = p.query_blocks - 1;
-    return p.window == INT_MAX ? last : min(last, (last_key + p.window - 1) / QUERIES);
-}
-
-/* The (span, head, query block) triples in the order in which everyone walks them. Every other turn
- * goes backwards: the queries just used are still in the second-level cache. */
-struct walk {
-    int span, head, at, n; /* of n query blocks */
-
-    __device__ __forceinline__ void begin(const parameters &p) {
-        span = head = at = 0;
-        n = last_query_block(p, SPAN - 1) + 1;
-    }
-    __device__ __forceinline__ bool done(const parameters &p) const { return span >= p.spans; }
-    __device__ __forceinline__ int first() const { return span * (SPAN / QUERIES); }
-    __device__ __forceinline__ bool backwards(const parameters &p) const {
-        return (span * p.heads_each + head) & 1;
-    }
-    __device__ __forceinline__ int query_block(const parameters &p) const {
-        return first() + (backwards(p) ? n - 1 - at : at);
-    }
-    __device__ __forceinline__ void next(const parameters &p) {
-        if (++at < n) return;
-        at = 0;
-        if (++head < p.heads_each) return;
-        head = 0;
-        span++;
-        n = last_query_block(p, span * SPAN + SPAN - 1) - first() + 1;
-    }
 };
 
 /* The sequence, key/value head and first query head of a cluster. */
@@ -80,16 +48,14 @@ struct place {
 
 /* Tiles come first: swizzled, each a multiple of 1024 bytes. */
 struct memory {
-    __nv_bfloat16 q[STAGES][TILE], d_y[STAGES][TILE];
-    __nv_bfloat16 k[2][2 * TILE], v[2][2 * TILE];
+    __nv_bfloat16 queries[2][STAGES][TILE];       /* q and dY */
+    __nv_bfloat16 keys[2][2][2 * TILE];           /* k and v, of even spans and of odd ones */
     __nv_bfloat16 slopes[SLOPE_STAGES][2 * TILE]; /* dS^T: a row of 64 queries for each key */
     __nv_bfloat16 d_k[2][TILE], d_v[2][TILE];     /* of each warpgroup, on the way out */
     __nv_bfloat16 d_q[TILE / 2];
     float4 exchange[2][4][128]; /* of every other turn: four float4 of every thread */
     float statistics[STAGES][2][QUERIES];
     place at;
-    walk ahead; /* of the loads, and their number: the loading thread's alone */
-    uint32_t loads;
     uint64_t loaded[STAGES], keys_loaded[2];
     uint64_t slopes_full[SLOPE_STAGES], slopes_empty[SLOPE_STAGES];
     uint64_t exchange_full[2][4], exchange_empty[2][4]; /* of the warps */
@@ -101,7 +67,7 @@ constexpr int MEMORY_BYTES = (int)sizeof(memory);
 
 using namespace hopper;
 
-constexpr int HELD_STEPS = 6; /* of 8 steps of 16 keys, as left operand of dQ in registers */
+constexpr int HELD_STEPS = 3; /* of 8 steps of 16 keys, as left operand of dQ in registers */
 constexpr bool LATE_FENCE = false;
 constexpr int SCORE_REGISTERS = 208, QUERY_REGISTERS = 88; /* 2 x 208 + 88 = 3 x 168 */
 
@@ -116,34 +82,82 @@ __device__ __forceinline__ place find_place(const parameters &p) {
     return at;
 }
 
-/* ---- feeding ---- */
-
-__device__ __forceinline__ void load_keys(memory &m, const parameters &p, int span) {
-    uint64_t *barrier = &m.keys_loaded[span & 1];
-    barrier_expect(barrier, 4 * TILE * sizeof(__nv_bfloat16));
-    for (int half = 0; half < 2; half++) {
-        const int row = span * SPAN + m.at.rank * KEYS + half * 64;
-        load_4d(m.k[span & 1] + half * TILE, &p.k, barrier, 0, row, m.at.group, m.at.sequence);
-        load_4d(m.v[span & 1] + half * TILE, &p.v, barrier, 0, row, m.at.group, m.at.sequence);
-    }
+__device__ __forceinline__ int last_query_block(const parameters &p, int last_key) {
+    const int last = p.query_blocks - 1;
+    return p.window == INT_MAX ? last : min(last, (last_key + p.window - 1) / QUERIES);
 }
 
-/* The next tile of the walk into its place, if there is one. */
-__device__ __forceinline__ void load_queries(memory &m, const parameters &p) {
-    walk ahead = m.ahead;
-    if (ahead.done(p)) return;
-    const int slot = m.loads++ % STAGES, block = ahead.query_block(p);
+/* One span with one head: n blocks of queries, from the first that sees the span's first key. */
+struct pass {
+    int span, order, n; /* the order-th head of the span */
+
+    __device__ __forceinline__ void begin(const parameters &p, int of_span) {
+        span = of_span;
+        order = 0;
+        n = last_query_block(p, span * SPAN + SPAN - 1) - first() + 1;
+    }
+    __device__ __forceinline__ bool done(const parameters &p) const { return span >= p.spans; }
+    __device__ __forceinline__ int first() const { return span * (SPAN / QUERIES); }
+    /* Every other span is walked backwards: what was used last is still in the second-level cache.
+     */
+    __device__ __forceinline__ int step() const { return span % 2 == 0 ? 1 : -1; }
+    __device__ __forceinline__ int start() const { return first() + (span % 2 == 0 ? 0 : n - 1); }
+    __device__ __forceinline__ int head(const parameters &p) const {
+        return span % 2 == 0 ? order : p.heads_each - 1 - order;
+    }
+    __device__ __forceinline__ void next(const parameters &p) {
+        if (++order == p.heads_each) begin(p, span + 1);
+    }
+};
+
+/* ---- feeding, by the warps of dQ: q by the first, dY and statistics by the second, keys by the
+ * third and values by the fourth ---- */
+
+__device__ __forceinline__ void feed_keys(memory &m, const parameters &p, int span, int warp) {
+    if (warp < 2 || span >= p.spans) return;
+    uint64_t *barrier = &m.keys_loaded[span & 1];
+    __nv_bfloat16 *to = m.keys[warp - 2][span & 1];
+    const int position = span * SPAN + m.at.rank * KEYS;
+    barrier_expect_once(barrier, 2 * TILE * sizeof(__nv_bfloat16));
+    for (int half = 0; half < 2; half++)
+        load_4d_once(to + half * TILE, &p.keys[warp - 2], barrier, 0, position + half * 64,
+                     m.at.group, m.at.sequence);
+}
+
+/* Where the loads of queries are: the pass, the block and how many are left in the pass. */
+struct feeder {
+    pass at;
+    int block, left;
+    uint32_t loads;
+
+    __device__ __forceinline__ void start() {
+        block = at.start();
+        left = at.n;
+    }
+    __device__ __forceinline__ void begin(const parameters &p) {
+        at.begin(p, 0);
+        loads = 0;
+        start();
+    }
+};
+
+/* The next block into its place, if there is one. */
+__device__ __forceinline__ void feed_queries(memory &m, const parameters &p, feeder &f, int warp) {
+    if (warp >= 2 || f.at.done(p)) return;
+    const int slot = f.loads++ % STAGES, head = f.at.head(p);
     uint64_t *barrier = &m.loaded[slot];
-    barrier_expect(barrier, 2 * TILE * sizeof(__nv_bfloat16) + sizeof m.statistics[0]);
-    load_4d(m.q[slot], &p.q, barrier, 0, block * QUERIES, m.at.first_head + ahead.head,
-            m.at.sequence);
-    load_4d(m.d_y[slot], &p.d_y, barrier, 0, block * QUERIES, m.at.first_head + ahead.head,
-            m.at.sequence);
-    const int64_t row = (m.at.unit + ahead.head) * p.query_blocks + block;
-    load_bytes(m.statistics[slot], p.statistics + row * 2 * QUERIES, sizeof m.statistics[0],
-               barrier);
-    ahead.next(p);
-    m.ahead = ahead;
+    const uint32_t statistics = warp == 1 ? sizeof m.statistics[0] : 0;
+    barrier_expect_once(barrier, TILE * sizeof(__nv_bfloat16) + statistics);
+    load_4d_once(m.queries[warp][slot], &p.queries[warp], barrier, 0, f.block * QUERIES,
+                 m.at.first_head + head, m.at.sequence);
+    if (warp == 1) {
+        const int64_t row = (m.at.unit + head) * p.query_blocks + f.block;
+        load_bytes_once(m.statistics[slot], p.statistics + row * 2 * QUERIES, statistics, barrier);
+    }
+    f.block += f.at.step();
+    if (--f.left > 0) return;
+    f.at.next(p);
+    f.start();
 }
 
 /* ---- the warpgroup of dQ ---- */
@@ -163,11 +177,8 @@ load_transposed_keys(uint32_t (&k)[HELD_STEPS][4], const __nv_bfloat16 *tile, in
     for (int i = 0; i < HELD_STEPS; i++) load_blocks_transposed(k[i], address + i * 2048);
 }
 
-/* This thread's part of dQ^T for 32 queries: four float4, of columns 8 j + {0, 1} of two rows. */
-typedef float4 query_part[4];
-
 /* d_q of 32 queries, complete: scaled, turned into rows, and out. */
-__device__ __forceinline__ void finish_d_q(memory &m, const parameters &p, const query_part &x,
+__device__ __forceinline__ void finish_d_q(memory &m, const parameters &p, const float (&x)[16],
                                            int head, int position, int warp, int lane) {
     if (threadIdx.x % 128 == 0) bulk_wait_read<0>();
     named_sync(1, 128);
@@ -175,12 +186,11 @@ __device__ __forceinline__ void finish_d_q(memory &m, const parameters &p, const
     const int piece = (2 * warp + (block & 1)) ^ (lane % 8);
     const uint32_t address = shared_address(m.d_q) + row * 128 + piece * 16;
 #pragma unroll
-    for (int j = 0; j < 4; j += 2) {
-        const uint32_t r[4] = {pack(x[j].x * p.scale, x[j].y * p.scale),
-                               pack(x[j].z * p.scale, x[j].w * p.scale),
-                               pack(x[j + 1].x * p.scale, x[j + 1].y * p.scale),
-                               pack(x[j + 1].z * p.scale, x[j + 1].w * p.scale)};
-        store_blocks_transposed(address + j * 1024, r);
+    for (int j = 0; j < 16; j += 8) {
+        uint32_t r[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) r[i] = pack(x[j + 2 * i] * p.scale, x[j + 2 * i + 1] * p.scale);
+        store_blocks_transposed(address + j * 256, r);
     }
     fence_async();
     named_sync(1, 128);
@@ -190,131 +200,148 @@ __device__ __forceinline__ void finish_d_q(memory &m, const parameters &p, const
     }
 }
 
-/* Slopes of a turn are written after all products of the turn before: its tiles may be loaded over.
- * In its second turn, everyone has left the span before. */
-__device__ __forceinline__ void feed(memory &m, const parameters &p, const walk &now,
-                                     uint32_t turn) {
-    if (turn > 0) load_queries(m, p);
-    if (now.at == 1 && now.head == 0 && now.span + 1 < p.spans) load_keys(m, p, now.span + 1);
-}
-
-/* dQ^T += K^T dS^T over the steps [FROM, TO) of 16 keys. */
-template <int FROM, int TO>
-__device__ __forceinline__ void
-multiply_slopes(float (&c)[32], const uint32_t (&k)[HELD_STEPS][4], uint64_t keys, uint64_t slopes,
-                memory &m, const parameters &p, const walk &now, uint32_t turn) {
+/* Start dQ^T += K^T dS^T, in steps of 16 keys. */
+__device__ __forceinline__ void multiply_slopes(float (&c)[32], const uint32_t (&k)[HELD_STEPS][4],
+                                                uint64_t keys, uint64_t slopes) {
     wgmma_fence();
 #pragma unroll
-    for (int i = FROM; i < TO; i++)
+    for (int i = 0; i < KEYS / 16; i++)
         if (i < HELD_STEPS)
             product<64, 0, 1>::rs(c, k[i < HELD_STEPS ? i : 0], slopes + i * 128, 1);
         else
             product<64, 1, 1>::ss(c, keys + i * 128, slopes + i * 128, 1);
     wgmma_commit();
-    if (threadIdx.x % 128 == 0) feed(m, p, now, turn);
-    __syncwarp();
-    wgmma_wait<0>();
-    wgmma_hold(c);
 }
 
-/* Send the neighbour the 32 queries that it finishes, and add what it sends to those of this block:
- * columns 32 RANK and on. */
+/* dQ^T of 64 queries over this block's keys becomes that of 32 over both blocks' in two steps, with
+ * the next turn's products between: what the neighbour needs is sent, this block's half is kept. */
+struct half_sum {
+    float x[16];     /* this thread's part of columns 32 RANK and on */
+    float4 *partial; /* where the sum over the spans grows: four float4, 128 apart */
+    int block;       /* of 64 queries */
+    bool first, last;
+};
+
 template <int RANK>
-__device__ __forceinline__ void exchange(memory &m, const float (&c)[32], query_part &sum,
-                                         uint32_t turn, int warp, int lane) {
-    const int slot = turn % 2, thread = threadIdx.x % 128;
-    uint64_t *full = &m.exchange_full[slot][warp], *empty = &m.exchange_empty[slot][warp];
-    const uint32_t there = address_in(&m.exchange[slot][0][thread], RANK ^ 1);
+__device__ __forceinline__ void send_half(memory &m, const float (&c)[32], half_sum &half,
+                                          uint32_t turn, int warp, int lane) {
+    const int slot = turn % 2;
+    uint64_t *full = &m.exchange_full[slot][warp];
+    const uint32_t there = address_in(&m.exchange[slot][0][threadIdx.x % 128], RANK ^ 1);
     const uint32_t full_there = address_in(full, RANK ^ 1);
     if (lane == 0) barrier_expect(full, 4 * 32 * sizeof(float4));
-    barrier_wait(empty, (turn / 2 & 1) ^ 1);
+    barrier_wait(&m.exchange_empty[slot][warp], (turn / 2 & 1) ^ 1);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
         const float *x = c + 16 * (RANK ^ 1) + 4 * j;
         store_in(there + j * sizeof m.exchange[0][0], x[0], x[1], x[2], x[3], full_there);
     }
-    barrier_wait(full, turn / 2 & 1);
+#pragma unroll
+    for (int j = 0; j < 16; j++) half.x[j] = c[16 * RANK + j];
+}
+
+/* Receive the neighbour's half of that turn, and store, add or finish the sum. */
+template <int RANK>
+__device__ __forceinline__ void finish_half(memory &m, const parameters &p, half_sum &half,
+                                            int head, uint32_t turn, int warp, int lane) {
+    const int slot = turn % 2;
+    barrier_wait(&m.exchange_full[slot][warp], turn / 2 & 1);
 #pragma unroll
     for (int j = 0; j < 4; j++) {
-        const float *x = c + 16 * RANK + 4 * j;
-        const float4 y = m.exchange[slot][j][thread];
-        sum[j] = make_float4(x[0] + y.x, x[1] + y.y, x[2] + y.z, x[3] + y.w);
+        const float4 y = m.exchange[slot][j][threadIdx.x % 128];
+        float *x = half.x + 4 * j;
+        x[0] += y.x, x[1] += y.y, x[2] += y.z, x[3] += y.w;
     }
     __syncwarp();
-    if (lane == 0) barrier_arrive_in(address_in(empty, RANK ^ 1));
+    if (lane == 0) barrier_arrive_in(address_in(&m.exchange_empty[slot][warp], RANK ^ 1));
+    if (half.last) {
+        finish_d_q(m, p, half.x, head, half.block * QUERIES + RANK * 32, warp, lane);
+        return;
+    }
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+        const float *x = half.x + 4 * j;
+        const float4 sum = make_float4(x[0], x[1], x[2], x[3]);
+        if (half.first)
+            __stcg(half.partial + j * 128, sum);
+        else
+            add_to(half.partial + j * 128, sum);
+    }
 }
 
-/* Which of 64 keys' slopes a block of queries has. */
-__device__ __forceinline__ bool sees(const parameters &p, int query_block, int key0) {
-    return query_block >= key0 / QUERIES && query_block <= last_query_block(p, key0 + 63);
-}
-
+/* Zero, or for the last turn of these queries what the turns before have summed. */
 template <int RANK>
-__device__ __forceinline__ void query_turn(memory &m, const parameters &p, const walk &now,
-                                           uint32_t turn, const uint32_t (&k)[HELD_STEPS][4],
-                                           int warp, int lane) {
-    const int query_block = now.query_block(p), slot = turn % SLOPE_STAGES;
-    const bool first = now.span == max(0, query_block * QUERIES - p.window + 1) / SPAN;
-    const bool final = now.span == query_block / (SPAN / QUERIES);
-    float4 *partial = p.d_q_partial +
-                      ((m.at.unit + now.head) * p.query_blocks + query_block) * 1024 + RANK * 512 +
-                      threadIdx.x % 128;
-    float c[32];
+__device__ __forceinline__ void begin_sum(float (&c)[32], const half_sum &half) {
 #pragma unroll
     for (int j = 0; j < 32; j++) c[j] = 0.0f;
-    if (final && !first)
+    if (half.first || !half.last) return;
 #pragma unroll
-        for (int j = 0; j < 4; j++) {
-            const float4 x = load_again(partial + j * 128);
-            float *to = c + 16 * RANK + 4 * j;
-            to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
-        }
-    const uint64_t slopes = descriptor(m.slopes[slot]), keys = descriptor(m.k[now.span & 1]);
-    const int key0 = now.span * SPAN + RANK * KEYS;
-    const bool low = sees(p, query_block, key0), high = sees(p, query_block, key0 + 64);
-    barrier_wait(&m.slopes_full[slot], turn / SLOPE_STAGES & 1);
-    if (low && high)
-        multiply_slopes<0, 8>(c, k, keys, slopes, m, p, now, turn);
-    else if (low)
-        multiply_slopes<0, 4>(c, k, keys, slopes, m, p, now, turn);
-    else if (high)
-        multiply_slopes<4, 8>(c, k, keys, slopes, m, p, now, turn);
-    else
-        multiply_slopes<0, 0>(c, k, keys, slopes, m, p, now, turn);
-    if (lane == 0) barrier_arrive(&m.slopes_empty[slot]);
-    query_part sum;
-    exchange<RANK>(m, c, sum, turn, warp, lane);
-    if (final)
-        finish_d_q(m, p, sum, now.head, query_block * QUERIES + RANK * 32, warp, lane);
-    else if (first)
-#pragma unroll
-        for (int j = 0; j < 4; j++) __stcg(partial + j * 128, sum[j]);
-    else
-#pragma unroll
-        for (int j = 0; j < 4; j++) add_to(partial + j * 128, sum[j]);
+    for (int j = 0; j < 4; j++) {
+        const float4 x = load_again(half.partial + j * 128);
+        float *to = c + 16 * RANK + 4 * j;
+        to[0] = x.x, to[1] = x.y, to[2] = x.z, to[3] = x.w;
+    }
+}
+
+/* All turns of a pass, `turn` and on. Slopes of a turn are written after all products of the turn
+ * before, so that its tiles may be loaded over; after its second turn everyone has left the span
+ * before. */
+template <int RANK>
+__device__ __forceinline__ void query_pass(memory &m, const parameters &p, const pass &now,
+                                           feeder &ahead, uint32_t turn,
+                                           const uint32_t (&k)[HELD_STEPS][4], int warp, int lane) {
+    const int step = now.step(), head = now.head(p);
+    /* The first block whose queries see no key of an earlier span. */
+    const int fresh = now.span == 0         ? 0
+                      : p.window == INT_MAX ? INT_MAX
+                                            : (now.span * SPAN + p.window + QUERIES - 2) / QUERIES;
+    half_sum half;
+    int block = now.start();
+    float4 *partial = p.d_q_partial + ((m.at.unit + head) * p.query_blocks + block) * 1024 +
+                      RANK * 512 + threadIdx.x % 128;
+    for (int i = 0; i < now.n; i++, turn++, block += step, partial += step * 1024) {
+        const int slot = turn % SLOPE_STAGES;
+        half_sum next;
+        next.partial = partial;
+        next.block = block;
+        next.first = block >= fresh;
+        next.last = block < now.first() + SPAN / QUERIES;
+        float c[32];
+        begin_sum<RANK>(c, next);
+        const uint64_t slopes = descriptor(m.slopes[slot]);
+        uint64_t keys = descriptor(m.keys[0][now.span & 1]);
+        asm volatile("" : "+l"(keys)); /* computed anew: there are no registers to keep it in */
+        barrier_wait(&m.slopes_full[slot], turn / SLOPE_STAGES & 1);
+        multiply_slopes(c, k, keys, slopes);
+        if (i > 0) finish_half<RANK>(m, p, half, head, turn - 1, warp, lane);
+        wgmma_wait<0>();
+        wgmma_hold(c);
+        if (lane == 0) barrier_arrive(&m.slopes_empty[slot]);
+        half = next;
+        send_half<RANK>(m, c, half, turn, warp, lane);
+        if (turn > 0) feed_queries(m, p, ahead, warp);
+        if (i == 1 && now.order == 0) feed_keys(m, p, now.span + 1, warp);
+    }
+    finish_half<RANK>(m, p, half, head, turn - 1, warp, lane);
 }
 
 template <int RANK>
 __device__ __forceinline__ void query_warpgroup(memory &m, const parameters &p, int warp,
                                                 int lane) {
-    walk now;
-    if (threadIdx.x % 128 == 0) {
-        m.ahead.begin(p);
-        m.loads = 0;
-        load_keys(m, p, 0);
-        for (int i = 0; i < STAGES; i++) load_queries(m, p);
-    }
-    __syncwarp();
+    feeder ahead;
+    ahead.begin(p);
+    feed_keys(m, p, 0, warp);
+    for (int i = 0; i < STAGES; i++) feed_queries(m, p, ahead, warp);
     uint32_t turn = 0;
-    now.begin(p);
+    pass now;
+    now.begin(p, 0);
     while (!now.done(p)) {
         uint32_t k[HELD_STEPS][4];
         const int span = now.span;
         barrier_wait(&m.keys_loaded[span & 1], span / 2 & 1);
-        load_transposed_keys(k, m.k[span & 1], warp, lane);
-        for (; now.span == span; now.next(p), turn++) {
-            query_turn<RANK>(m, p, now, turn, k, warp, lane);
-        }
+        load_transposed_keys(k, m.keys[0][span & 1], warp, lane);
+        for (; now.span == span; turn += now.n, now.next(p))
+            query_pass<RANK>(m, p, now, ahead, turn, k, warp, lane);
     }
     if (threadIdx.x % 128 == 0) bulk_wait<0>();
 }
@@ -434,8 +461,8 @@ __device__ __forceinline__ void score_turn(score_state &s, memory &m, const para
     wgmma_wait<0>();
     wgmma_hold(s.slopes);
     wgmma_fence();
-    multiply_weights(s, descriptor(m.d_y[slot]));
-    if (MORE) start_scores(s, descriptor(m.q[next]));
+    multiply_weights(s, descriptor(m.queries[1][slot]));
+    if (MORE) start_scores(s, descriptor(m.queries[0][next]));
     wgmma_commit();
     uint32_t slopes[4][4];
     form_slopes(s, delta, slopes);
@@ -446,10 +473,10 @@ __device__ __forceinline__ void score_turn(score_state &s, memory &m, const para
     wgmma_wait<0>();
     wgmma_hold(s.scores);
     wgmma_fence();
-    const uint64_t q = descriptor(m.q[slot]);
+    const uint64_t q = descriptor(m.queries[0][slot]);
 #pragma unroll
     for (int i = 0; i < 4; i++) product<64, 0, 1>::rs(s.d_k, slopes[i], q + i * 128, 1);
-    if (MORE) start_slopes(s, descriptor(m.d_y[next]));
+    if (MORE) start_slopes(s, descriptor(m.queries[1][next]));
     wgmma_commit();
     if (LATE_FENCE) announce_slopes(m, turn, lane);
 }
@@ -459,44 +486,49 @@ __device__ __forceinline__ void begin_head(score_state &s, memory &m, uint32_t t
     barrier_wait(&m.loaded[slot], turn / STAGES & 1);
     load_statistics(s.logarithms, m.statistics[slot][0], s.column);
     wgmma_fence();
-    start_scores(s, descriptor(m.q[slot]));
+    start_scores(s, descriptor(m.queries[0][slot]));
     wgmma_commit();
     wgmma_wait<0>();
     wgmma_hold(s.scores);
     wgmma_fence();
-    start_slopes(s, descriptor(m.d_y[slot]));
+    start_slopes(s, descriptor(m.queries[1][slot]));
     wgmma_commit();
 }
 
-/* Turns without slopes are announced all the same. */
-__device__ __forceinline__ void skip_turns(memory &m, uint32_t from, uint32_t to, int lane) {
+/* Turns of queries that do not see these keys: their slopes are zero. Their tiles are waited for
+ * all the same: a wait knows a barrier's phases by parity alone and must not miss one. */
+__device__ __forceinline__ void skip_turns(const score_state &s, memory &m, uint32_t from,
+                                           uint32_t to, int lane) {
+    const uint32_t zeros[4][4] = {};
     for (uint32_t turn = from; turn < to; turn++) {
+        barrier_wait(&m.loaded[turn % STAGES], turn / STAGES & 1);
         barrier_wait(&m.slopes_empty[turn % SLOPE_STAGES], (turn / SLOPE_STAGES & 1) ^ 1);
+        put_slopes(s, turn, zeros);
         announce_slopes(m, turn, lane);
     }
 }
 
 /* All query blocks of one head that see these keys; other warpgroups' turns are passed on. */
 __device__ __forceinline__ void score_head(score_state &s, memory &m, const parameters &p,
-                                           const walk &now, uint32_t turn, int lane) {
-    const bool backwards = now.backwards(p);
+                                           const pass &now, uint32_t turn, int lane) {
+    const bool backwards = now.step() < 0;
     const int first = s.key0 / QUERIES, last = last_query_block(p, s.key0 + 63);
-    const int step = backwards ? -1 : 1, n = max(0, last - first + 1);
+    const int n = max(0, last - first + 1);
     const int before = n == 0      ? 0
                        : backwards ? now.first() + now.n - 1 - last
                                    : first - now.first();
     int block = backwards ? last : first;
-    skip_turns(m, turn, turn + before, lane);
+    skip_turns(s, m, turn, turn + before, lane);
     if (n > 0) {
         begin_head(s, m, turn + before);
-        for (int i = 0; i < n - 1; i++, block += step)
+        for (int i = 0; i < n - 1; i++, block += now.step())
             score_turn<true>(s, m, p, block, turn + before + i, lane);
         score_turn<false>(s, m, p, block, turn + before + n - 1, lane);
         wgmma_wait<0>();
         wgmma_hold(s.d_v);
         wgmma_hold(s.d_k);
     }
-    skip_turns(m, turn + before + n, turn + now.n, lane);
+    skip_turns(s, m, turn + before + n, turn + now.n, lane);
 }
 
 /* ---- dK and dV on their way out: 16 rows for each warp, which needs no one else ---- */
@@ -567,8 +599,8 @@ __device__ __forceinline__ void begin_keys(score_state &s, memory &m, const para
     }
     __syncwarp();
     barrier_wait(&m.keys_loaded[span & 1], span / 2 & 1);
-    s.v = descriptor(m.v[span & 1] + half * TILE);
-    load_left(s.k, strip_address(m.k[span & 1] + half * TILE + strip * WIDTH, lane));
+    s.v = descriptor(m.keys[1][span & 1] + half * TILE);
+    load_left(s.k, strip_address(m.keys[0][span & 1] + half * TILE + strip * WIDTH, lane));
 #pragma unroll
     for (int i = 0; i < 32; i++) s.d_k[i] = s.d_v[i] = 0.0f;
 }
@@ -579,22 +611,21 @@ __device__ __forceinline__ void score_warpgroup(memory &m, const parameters &p, 
     s.slopes_at = strip_address(m.slopes[0] + warp * 16 * WIDTH, lane);
     s.column = lane % 4 * 2;
     s.scale = p.scale * 1.44269504f;
-    walk now;
+    pass now;
     uint32_t turn = 0;
-    now.begin(p);
+    now.begin(p, 0);
     while (!now.done(p)) {
         const int span = now.span;
         begin_keys(s, m, p, span, warp, lane);
-        for (; now.span == span; turn += now.n, now.at = now.n - 1, now.next(p))
-            score_head(s, m, p, now, turn, lane);
+        for (; now.span == span; turn += now.n, now.next(p)) score_head(s, m, p, now, turn, lane);
         finish_keys(s, m, p, span, warp, lane);
     }
     if (lane == 0) bulk_wait<0>();
 }
 
 __device__ __forceinline__ void init_barriers(memory &m) {
-    for (int i = 0; i < STAGES; i++) barrier_init(&m.loaded[i], 1);
-    for (int i = 0; i < 2; i++) barrier_init(&m.keys_loaded[i], 1);
+    for (int i = 0; i < STAGES; i++) barrier_init(&m.loaded[i], 2);
+    for (int i = 0; i < 2; i++) barrier_init(&m.keys_loaded[i], 2);
     for (int i = 0; i < SLOPE_STAGES; i++) {
         barrier_init(&m.slopes_full[i], SCORE_WARPS);
         barrier_init(&m.slopes_empty[i], 4);
@@ -717,10 +748,10 @@ fw_status map_tensors(cuda_device *cuda, const fw_flash_attention *a, const layo
         d_y.stride[1] = WIDTH;
         d_y.stride[2] = shape[1] * WIDTH;
     }
-    FW_TRY(map_heads(cuda, &p->q, &a->q, 64, error));
-    FW_TRY(map_heads(cuda, &p->k, &a->k, 64, error));
-    FW_TRY(map_heads(cuda, &p->v, &a->v, 64, error));
-    FW_TRY(map_heads(cuda, &p->d_y, &d_y, 64, error));
+    FW_TRY(map_heads(cuda, &p->queries[0], &a->q, 64, error));
+    FW_TRY(map_heads(cuda, &p->keys[0], &a->k, 64, error));
+    FW_TRY(map_heads(cuda, &p->keys[1], &a->v, 64, error));
+    FW_TRY(map_heads(cuda, &p->queries[1], &d_y, 64, error));
     FW_TRY(map_heads(cuda, &p->d_q, &a->d_q, 32, error));
     FW_TRY(map_heads(cuda, &p->d_k, &a->d_k, 16, error));
     return map_heads(cuda, &p->d_v, &a->d_v, 16, error);

@@ -56,11 +56,32 @@ __device__ __forceinline__ float4 load_again(const float4 *from) {
     return x;
 }
 
-/* `bytes` (a multiple of 16) of contiguous memory to shared memory; one thread calls. */
-__device__ __forceinline__ void load_bytes(void *to, const void *from, uint32_t bytes,
-                                           uint64_t *barrier) {
-    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-                 "[%0], [%1], %2, [%3];" ::"r"(shared_address(to)),
+/* ---- TMA from a whole warp, one lane of which is elected: no branch, and operands that the
+ * compiler sees to be the same in all lanes ---- */
+
+__device__ __forceinline__ void barrier_expect_once(uint64_t *barrier, uint32_t bytes) {
+    asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n"
+                 "@one mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;\n}" ::"r"(
+                     shared_address(barrier)),
+                 "r"(bytes)
+                 : "memory");
+}
+
+__device__ __forceinline__ void load_4d_once(void *to, const CUtensorMap *map, uint64_t *barrier,
+                                             int x0, int x1, int x2, int x3) {
+    asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n"
+                 "@one cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%3, %4, %5, %6}], [%2];\n}" ::"r"(shared_address(to)),
+                 "l"(map), "r"(shared_address(barrier)), "r"(x0), "r"(x1), "r"(x2), "r"(x3)
+                 : "memory");
+}
+
+/* `bytes` (a multiple of 16) of contiguous memory. */
+__device__ __forceinline__ void load_bytes_once(void *to, const void *from, uint32_t bytes,
+                                                uint64_t *barrier) {
+    asm volatile("{\n.reg .pred one;\nelect.sync _|one, 0xffffffff;\n"
+                 "@one cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1], %2, [%3];\n}" ::"r"(shared_address(to)),
                  "l"(from), "r"(bytes), "r"(shared_address(barrier))
                  : "memory");
 }
@@ -81,9 +102,9 @@ __device__ __forceinline__ void cluster_sync() {
 /* The same place in the shared memory of another block. */
 __device__ __forceinline__ uint32_t address_in(const void *pointer, uint32_t rank) {
     uint32_t address;
-    asm("mapa.shared::cluster.u32 %0, %1, %2;"
-        : "=r"(address)
-        : "r"(shared_address(pointer)), "r"(rank));
+    asm volatile("mapa.shared::cluster.u32 %0, %1, %2;"
+                 : "=r"(address)
+                 : "r"(shared_address(pointer)), "r"(rank));
     return address;
 }
 /* Four float to another block; its `barrier` counts 16 bytes when they are there. No fence: one
