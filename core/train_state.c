@@ -22,7 +22,7 @@ static fw_status priming_steps(struct trainer *t, fw_error *error) {
         FW_TRY(train_hear(t, &loss, &outcome, error));
     }
     t->step = t->next = 0;
-    t->elapsed = 0;
+    t->elapsed = t->pace = 0; /* how long the first steps took says nothing of those that count */
     return FW_OK;
 }
 

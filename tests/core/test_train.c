@@ -7,6 +7,7 @@
 #include <math.h>
 #include <session.h>
 #include <stdio.h>
+#include <time.h>
 #include <train.h>
 
 #include "workspace.h"
@@ -389,7 +390,9 @@ static fw_status count_validation(void *argument, int64_t step, const float *wei
     return FW_OK;
 }
 
-static struct outcome run_on(int device, const char *overrides[], size_t n, char **log_text) {
+/* `launches`: graphs that a device with graphs launches at least. */
+static struct outcome run_on(int device, const char *overrides[], size_t n, int launches,
+                             char **log_text) {
     struct fixture f;
     struct log *log = NULL;
     features = devices[device].features;
@@ -402,26 +405,22 @@ static struct outcome run_on(int device, const char *overrides[], size_t n, char
     assert_ok(o.status, &error);
     assert_true(o.result.seconds > 0);
     log_close(log);
-    if (devices[device].graphs) assert_true(f.wrapped.launches >= 10);
+    if (devices[device].graphs) assert_true(f.wrapped.launches >= launches);
     if (!devices[device].graphs) assert_int_equal(f.wrapped.launches, 0);
-    assert_int_equal(f.wrapped.refusals, devices[device].refusals);
+    assert_int_equal(f.wrapped.refusals, o.result.steps > 1 ? devices[device].refusals : 0);
     close_fixture(&f);
     features = 0;
     *log_text = log_of_run();
     return o;
 }
 
-static void test_devices_agree(void **state) {
-    (void)state;
-    write_tokens(1);
-    const char *overrides[] = {"run.qat_below=0.5", "run.priming_steps=5", "run.log_every=1",
-                               "run.validate_every=5"};
+static void check_devices_agree(const char *overrides[], size_t n, int launches, const char *last) {
     char *expected_log = NULL;
-    struct outcome expected = run_on(0, overrides, 4, &expected_log);
-    assert_non_null(strstr(expected_log, "\"step\":12,\"loss\""));
+    struct outcome expected = run_on(0, overrides, n, 0, &expected_log);
+    assert_non_null(strstr(expected_log, last));
     for (int d = 1; d < DEVICES; d++) {
         char *log = NULL;
-        struct outcome o = run_on(d, overrides, 4, &log);
+        struct outcome o = run_on(d, overrides, n, launches, &log);
         assert_same(&expected, &o);
         assert_string_equal(log, expected_log);
         free(log);
@@ -429,6 +428,45 @@ static void test_devices_agree(void **state) {
     }
     free(expected_log);
     free_outcome(&expected);
+}
+
+static void test_devices_agree(void **state) {
+    (void)state;
+    write_tokens(1);
+    const char *overrides[] = {"run.qat_below=0.5", "run.priming_steps=5", "run.log_every=1",
+                               "run.validate_every=5"};
+    check_devices_agree(overrides, 4, 10, "\"step\":12,\"loss\"");
+}
+
+/* One step; one pass a step; passes that leave one sequence; checkpoints of every step and of the
+ * last; tokens in order; all that a model can have, quantized from the beginning. */
+static void test_devices_agree_on_other_runs(void **state) {
+    (void)state;
+    write_tokens(1);
+    const struct {
+        const char *overrides[8];
+        size_t n;
+        int launches;
+        const char *last;
+    } cases[] = {
+        {{"run.steps=1", "average.plugin=none"}, 2, 0, "\"step\":1,\"loss\""},
+        {{"run.steps=2", "average.plugin=ema", "run.log_every=1"}, 3, 1, "\"step\":2,\"loss\""},
+        {{"run.micro_batch=0", "run.checkpoint_every=1"}, 2, 11, "\"step\":12,\"loss\""},
+        {{"run.micro_batch=7", "run.checkpoint_every=12", "data.shuffle=none"},
+         3,
+         11,
+         "\"step\":12"},
+        {{"run.micro_batch=5", "model.layers=4", "model.skips=yes", "model.layer_scales=yes",
+          "model.x0_mix=yes", "model.bigram_slots=17", "model.value_layers=1", "run.qat_below=1"},
+         8,
+         10,
+         "\"quantized\":true"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        const char *overrides[8];
+        memcpy(overrides, cases[i].overrides, sizeof overrides);
+        check_devices_agree(overrides, cases[i].n, cases[i].launches, cases[i].last);
+    }
 }
 
 /* The last step is logged whatever run.log_every says, also when the clock ends the run. */
@@ -439,13 +477,49 @@ static void test_the_last_step_is_logged(void **state) {
                                "run.checkpoint_every=0", "average.plugin=none"};
     for (int d = 0; d < 3; d++) {
         char *log = NULL, last[64];
-        struct outcome o = run_on(d, overrides, 5, &log);
+        struct outcome o = run_on(d, overrides, 5, 0, &log);
         (void)snprintf(last, sizeof last, "{\"step\":%lld,", (long long)o.result.steps);
         assert_true(strncmp(log, last, strlen(last)) == 0);
         assert_true(o.result.seconds >= 0.1);
         free(log);
         free_outcome(&o);
     }
+}
+
+static void dawdle(struct wrapped_device *wrapped, const char *op, const void *arguments) {
+    (void)wrapped, (void)arguments;
+    const struct timespec pause = {0, 60000000};
+    if (strcmp(op, "clip") == 0) (void)nanosleep(&pause, NULL);
+}
+
+/* How slow priming was says nothing of the steps that count: where seconds end the run, the second
+ * step's learning rate is that of a run without. */
+static void test_slow_priming(void **state) {
+    (void)state;
+    write_tokens(1);
+    const char *overrides[] = {"run.steps=0",        "run.seconds=0.2", "run.warmdown_steps=20",
+                               "run.warmup_steps=0", "run.log_every=1", "run.priming_steps=1",
+                               "average.plugin=none"};
+    struct fixture f;
+    struct log *log = NULL;
+    features = WRAP_PINNED;
+    assert_ok(open_fixture(&f, false, overrides, 7), &error);
+    f.wrapped.after = dawdle;
+    assert_ok(trainer_start(f.trainer, &error), &error);
+    f.wrapped.after = NULL;
+    assert_ok(log_open("log.jsonl", &log, &error), &error);
+    struct outcome o = {.n = model_arena_count(f.model)};
+    o.status = trainer_run(f.trainer, log, &o.result, &error);
+    assert_ok(o.status, &error);
+    log_close(log);
+    close_fixture(&f);
+    features = 0;
+    free_outcome(&o);
+    char *text = log_of_run(), *second = strstr(text, "\"step\":2,");
+    assert_non_null(second);
+    *strchr(second, '\n') = '\0';
+    assert_non_null(strstr(second, "\"schedule\":1,"));
+    free(text);
 }
 
 static void test_resuming_ahead(void **state) {
@@ -487,40 +561,60 @@ static fw_status keep_weights(void *argument, int64_t step, const float *weights
     return FW_OK;
 }
 
+/* How the step's first sequence goes on. */
+static void find_targets(const struct fixture *f, int64_t step, int32_t targets[16]) {
+    int32_t inputs[16];
+    struct batches *batches = NULL;
+    assert_ok(batches_create(f->corpus, 16, true, (uint64_t)f->session.experiment->run.seed,
+                             &batches, &error),
+              &error);
+    batches_read(batches, (uint64_t)step * 8, 1, inputs, targets);
+    batches_destroy(batches);
+}
+
+/* The first of attention's matrices is where the three that share a product begin. */
+static uint32_t matrix_to_break(const struct model *model) {
+    uint32_t index = POISONED;
+    while (strstr(model_weight(model, index)->name, "mlp.up") == NULL) index++;
+    return index;
+}
+
+static void break_step(int device, int64_t step, const char *overrides[], size_t n,
+                       const char *named, const char *saved) {
+    struct fixture f;
+    struct breakage breakage = {0};
+    features = devices[device].features;
+    assert_ok(open_fixture(&f, false, overrides, n), &error);
+    find_targets(&f, step, breakage.tokens);
+    const uint32_t index = matrix_to_break(f.model);
+    breakage.gradient = model_view(f.model, model_gradients(f.model), index).data;
+    f.options.validate = keep_weights;
+    f.wrapped.argument = &breakage;
+    f.wrapped.after = break_gradient;
+    struct outcome o = run(&f);
+    assert_fails(o.status, FW_E_NUMERIC, &error, named, "the gradient of",
+                 model_weight(f.model, index)->name, saved);
+    if (step == 6)
+        assert_memory_equal(model_view(f.model, model_masters(f.model), POISONED).data,
+                            breakage.weights_before, sizeof breakage.weights_before);
+    close_fixture(&f);
+    features = 0;
+}
+
 /* The step is named, not the one that was under way when the host heard of it; its tensor is found
- * although another's gradients lie there; and neither step has changed a weight. */
+ * although another's gradients lie there; and neither step has changed a weight. So with the first
+ * step, one behind another, the last, and one of priming. */
 static void test_a_gradient_that_is_not_finite(void **state) {
     (void)state;
     write_tokens(1);
+    const char *overrides[] = {"run.validate_every=6", "run.qat_below=0.9", "run.priming_steps=3"};
     for (int d = 0; d < DEVICES; d++) {
-        struct fixture f;
-        struct breakage breakage = {0};
-        const char *overrides[] = {"run.validate_every=6", "run.qat_below=0.9"};
-        features = devices[d].features;
-        assert_ok(open_fixture(&f, false, overrides, 2), &error);
-        int32_t inputs[16];
-        struct batches *batches = NULL;
-        assert_ok(batches_create(f.corpus, 16, true, (uint64_t)f.session.experiment->run.seed,
-                                 &batches, &error),
-                  &error);
-        batches_read(batches, 6 * 8, 1, inputs, breakage.tokens);
-        batches_destroy(batches);
-        /* The first of attention's matrices is where the three that share a product begin. */
-        uint32_t index = POISONED;
-        while (strstr(model_weight(f.model, index)->name, "mlp.up") == NULL) index++;
-        breakage.gradient = model_view(f.model, model_gradients(f.model), index).data;
-        f.options.validate = keep_weights;
-        f.wrapped.argument = &breakage;
-        f.wrapped.after = break_gradient;
-        struct outcome o = run(&f);
-        assert_fails(o.status, FW_E_NUMERIC, &error, "stopped at step 6", "the gradient of",
-                     model_weight(f.model, index)->name,
-                     "the last good checkpoint is checkpoint.fw, of step 4");
-        assert_memory_equal(model_view(f.model, model_masters(f.model), POISONED).data,
-                            breakage.weights_before, sizeof breakage.weights_before);
-        close_fixture(&f);
+        break_step(d, 0, overrides, 2, "stopped at step 0", "not finite");
+        break_step(d, 6, overrides, 2, "stopped at step 6", "checkpoint.fw, of step 4");
+        break_step(d, 10, overrides, 2, "stopped at step 10", "checkpoint.fw, of step 8");
+        break_step(d, 11, overrides, 2, "stopped at step 11", "checkpoint.fw, of step 8");
+        break_step(d, 2, overrides, 3, "stopped at priming step 2", "not finite");
     }
-    features = 0;
 }
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, workspace_setup, workspace_teardown)
@@ -537,7 +631,9 @@ int main(void) {
         TEST(test_a_window_that_never_opens),
         TEST(test_a_threshold_that_is_never_reached),
         TEST(test_devices_agree),
+        TEST(test_devices_agree_on_other_runs),
         TEST(test_the_last_step_is_logged),
+        TEST(test_slow_priming),
         TEST(test_resuming_ahead),
         TEST(test_a_gradient_that_is_not_finite),
     };
