@@ -6,6 +6,7 @@
 
 #include "evaluate_fixture.h"
 #include "shard.h"
+#include "tiny_model.h"
 
 static fw_error error = {.struct_size = sizeof error};
 
@@ -236,6 +237,64 @@ static void test_refusals(void **state) {
     refuse((uint16_t[]){1, 2, 3, UINT16_MAX}, 4, 0, FW_E_RANGE, "token 65535");
 }
 
+/* ---- any shape ---- */
+
+static struct evaluate_result evaluate_on(const fw_host *host, int64_t mode, uint64_t most) {
+    const struct model_options options = {.experiment = &experiment,
+                                          .host = host,
+                                          .vocabulary = V,
+                                          .batch = experiment.eval.batch,
+                                          .tokens = experiment.eval.window};
+    struct model *model = tiny_model(&options);
+    script_reset();
+    struct evaluate_options with = options_for(model, mode, true);
+    struct evaluate_result result;
+    if (host != &device.services) with.model = language_model_of(model);
+    with.host = host;
+    with.max_tokens = most;
+    assert_ok(evaluate(&with, &result, &error), &error);
+    model_destroy(model);
+    return result;
+}
+
+/* The cache was asked and told the same as before. */
+static void assert_same_calls(const struct script_cache *before) {
+    assert_int_equal(script.n_calls, before->n_calls);
+    assert_int_equal(script.n_begun, before->n_begun);
+    for (size_t i = 0; i < script.n_calls; i++) {
+        const struct script_call *a = &script.calls[i], *b = &before->calls[i];
+        assert_true(a->what == b->what && a->position == b->position && a->n == b->n &&
+                    a->token == b->token);
+    }
+}
+
+/* However windows, strides, batches, parts and the stream's end meet, the device of these fixtures
+ * scores what one in step does; also with more windows in a pass than there are. */
+static void test_any_shape(void **state) {
+    (void)state;
+    static struct script_cache before;
+    test_random random = {41};
+    for (int i = 0; i < 60; i++) {
+        const int64_t mode = test_below(&random, 3) == 0 ? EVAL_PLAIN : EVAL_SLIDING;
+        const uint64_t most = 2 + test_below(&random, N - 1);
+        experiment.eval.window = 1 + (int64_t)test_below(&random, WINDOW);
+        experiment.eval.stride = 1 + (int64_t)test_below(&random, (uint64_t)experiment.eval.window);
+        experiment.eval.batch = 1 + (int64_t)test_below(&random, i % 4 == 0 ? 70 : 4);
+        experiment.eval.faithful = test_below(&random, 2) == 0;
+        experiment.eval.ranks = 1 + (int64_t)test_below(&random, 4);
+        const struct evaluate_result expected = evaluate_on(session.services, mode, most);
+        before = script;
+        const struct evaluate_result result = evaluate_on(&device.services, mode, most);
+        assert_same_calls(&before);
+        assert_close(result.model.nats, expected.model.nats, ROUNDING);
+        assert_close(result.fair_model.nats, expected.fair_model.nats, ROUNDING);
+        assert_close(result.cached.nats, expected.cached.nats, ROUNDING);
+        assert_int_equal(result.targets, expected.targets);
+        assert_int_equal(result.model.bytes, expected.model.bytes);
+        assert_int_equal(result.fair_model.targets, most - 1);
+    }
+}
+
 int main(void) {
 #define CHECKED(test) cmocka_unit_test_setup_teardown(test, evaluate_setup, evaluate_teardown)
     const struct CMUnitTest tests[] = {
@@ -244,6 +303,7 @@ int main(void) {
         CHECKED(test_max_tokens),
         CHECKED(test_batch_changes_rounding_alone),
         CHECKED(test_unfilled_batch),
+        CHECKED(test_any_shape),
         CHECKED(test_raw_bytes_are_those_scored),
         CHECKED(test_cache_sees_the_stream_in_order),
         CHECKED(test_rewritten_rows_gain_nothing),
