@@ -85,6 +85,9 @@ typedef struct fw_attention {
 
     fw_status (*plan)(void *self, uint32_t phase, int64_t batch, int64_t tokens,
                       fw_attention_plan *plan, fw_error *error);
+
+    /* In FW_TRAIN the host may capture what both issue and launch it for later steps (device.h),
+     * without another call: it may depend on the call alone, never on how often it was made. */
     fw_status (*forward)(void *self, const fw_attention_call *call, fw_error *error);
     fw_status (*backward)(void *self, const fw_attention_call *call, fw_error *error);
 

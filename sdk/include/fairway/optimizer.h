@@ -47,7 +47,10 @@ typedef struct fw_optimizer {
      * learning_rate, momentum, weight_decay are this call's to fill. Never touches the device. */
     void (*prepare)(void *self, fw_step *step);
 
-    /* Issue one update of the group. [no-alloc] [deterministic] No synchronisation. */
+    /* Issue one update of the group. [no-alloc] [deterministic] No synchronisation. The host may
+     * capture what is issued and launch it for later steps (device.h), without another call: it may
+     * depend on shapes and settings alone; what changes from step to step is read from call->step.
+     */
     fw_status (*step)(void *self, const fw_optimizer_call *call, fw_error *error);
 
     /* Optional: tensor `index` of the group has its gradient; communication may begin. */

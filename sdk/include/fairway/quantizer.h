@@ -66,7 +66,8 @@ typedef struct fw_quantizer {
 
     /* Optional: quantization-aware training. Write to `out` (compute) what decode(encode(master))
      * would give, or what stands for it where encode searches (levels and floor the same), with
-     * gradients passed straight through; composed of device ops, switched by step->quantize.
+     * gradients passed straight through; composed of device ops, switched by step->quantize, and
+     * like an optimizer's step() captured once for many steps.
      * `scratch` holds fake_scratch bytes. Returns E_UNSUPPORTED for tensors that it stores
      * unquantized. */
     size_t (*fake_scratch)(void *self, const fw_weight *weight);
