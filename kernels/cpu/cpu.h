@@ -7,6 +7,8 @@
 #include <fairway/host.h>
 #include <fairway/ops.h>
 
+#include "../check.h"
+
 /* Widest head that attention and q/k norm take: bounds the tiles in the workspace. */
 #define CPU_MAX_HEAD 512
 
@@ -41,36 +43,29 @@ static inline float *cpu_row(const fw_tensor *matrix, int64_t row) {
     return (float *)matrix->data + row * matrix->stride[0];
 }
 
-/* ---- checks: E_ARGUMENT for what is absent, E_UNSUPPORTED for dtypes and layouts, E_SHAPE -------
- * `op` and `name` go into the message. A dimension or count of -1 is not compared. */
+/* ---- checks: ../check.h, with float32 as the compute dtype ---- */
 
-/* Refuses NULL and structs older than the first version of the interface, which for most ops is the
- * struct as it stands. Where fields were appended, `last` is the last member of that version, and
- * the op asks FW_COVERS before it reads what came later. */
-#define CPU_ARGUMENTS(op, device, arguments, error)                                                \
-    do {                                                                                           \
-        if ((device) == NULL || (arguments) == NULL ||                                             \
-            (arguments)->struct_size < sizeof *(arguments))                                        \
-            return fw_fail(error, FW_E_ARGUMENT, "%s: struct_size is not set", op);                \
-    } while (0)
-#define CPU_ARGUMENTS_SINCE(op, device, arguments, last, error)                                    \
-    do {                                                                                           \
-        if ((device) == NULL || (arguments) == NULL || !FW_COVERS(arguments, last))                \
-            return fw_fail(error, FW_E_ARGUMENT, "%s: struct_size is not set", op);                \
-    } while (0)
+#define CPU_ARGUMENTS KERNEL_ARGUMENTS
+#define CPU_ARGUMENTS_SINCE KERNEL_ARGUMENTS_SINCE
 
-/* Rank 2, last stride 1. */
-fw_status cpu_check_matrix(const char *op, const char *name, const fw_tensor *tensor,
-                           uint32_t dtype, int64_t rows, int64_t columns, fw_error *error);
-/* Rank 3 [B,T,C], F32, last stride 1. */
-fw_status cpu_check_sequences(const char *op, const char *name, const fw_tensor *tensor,
-                              const int64_t shape[3], fw_error *error);
-/* Rank 4, last stride 1. */
-fw_status cpu_check_heads(const char *op, const char *name, const fw_tensor *tensor,
-                          const int64_t shape[4], fw_error *error);
-/* Any rank, contiguous, `count` elements. */
-fw_status cpu_check_packed(const char *op, const char *name, const fw_tensor *tensor,
-                           uint32_t dtype, int64_t count, fw_error *error);
+static inline fw_status cpu_check_matrix(const char *op, const char *name, const fw_tensor *tensor,
+                                         uint32_t dtype, int64_t rows, int64_t columns,
+                                         fw_error *error) {
+    return kernel_check_matrix(op, name, tensor, dtype, rows, columns, error);
+}
+static inline fw_status cpu_check_sequences(const char *op, const char *name,
+                                            const fw_tensor *tensor, const int64_t shape[3],
+                                            fw_error *error) {
+    return kernel_check_sequences(op, name, tensor, FW_F32, shape, error);
+}
+static inline fw_status cpu_check_heads(const char *op, const char *name, const fw_tensor *tensor,
+                                        const int64_t shape[4], fw_error *error) {
+    return kernel_check_heads(op, name, tensor, FW_F32, shape, error);
+}
+static inline fw_status cpu_check_packed(const char *op, const char *name, const fw_tensor *tensor,
+                                         uint32_t dtype, int64_t count, fw_error *error) {
+    return kernel_check_packed(op, name, tensor, dtype, count, error);
+}
 
 /* ---- ops ---- */
 

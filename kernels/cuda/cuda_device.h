@@ -17,6 +17,8 @@
 #include <fairway/host.h>
 #include <fairway/ops.h>
 
+#include "../check.h"
+
 /* Scratch of the device, allocated once and used by one op at a time: the stream keeps order. */
 #define CUDA_WORKSPACE_BYTES ((size_t)64 << 20)
 
@@ -72,34 +74,29 @@ static inline unsigned cuda_blocks(const cuda_device *cuda, int64_t n, int64_t e
     return (unsigned)cuda_max(1, cuda_min(cuda_divide_up(n, each), most));
 }
 
-/* ---- checks: E_ARGUMENT for what is absent, E_UNSUPPORTED for dtypes and layouts, E_SHAPE -------
- * `op` and `name` go into the message. A dimension or count of -1 is not compared. */
+/* ---- checks: ../check.h, with bfloat16 as the compute dtype ---- */
 
-/* Refuses NULL and structs older than `last`, the last member of the struct's first version. */
-#define CUDA_ARGUMENTS_SINCE(op, device, arguments, last, error)                                   \
-    do {                                                                                           \
-        if ((device) == NULL || (arguments) == NULL || !FW_COVERS(arguments, last))                \
-            return fw_fail(error, FW_E_ARGUMENT, "%s: struct_size is not set", op);                \
-    } while (0)
-#define CUDA_ARGUMENTS(op, device, arguments, error)                                               \
-    do {                                                                                           \
-        if ((device) == NULL || (arguments) == NULL ||                                             \
-            (arguments)->struct_size < sizeof *(arguments))                                        \
-            return fw_fail(error, FW_E_ARGUMENT, "%s: struct_size is not set", op);                \
-    } while (0)
+#define CUDA_ARGUMENTS KERNEL_ARGUMENTS
+#define CUDA_ARGUMENTS_SINCE KERNEL_ARGUMENTS_SINCE
 
-/* Rank 2, last stride 1. */
-fw_status cuda_check_matrix(const char *op, const char *name, const fw_tensor *tensor,
-                            uint32_t dtype, int64_t rows, int64_t columns, fw_error *error);
-/* Rank 3 [B,T,C], compute, last stride 1. */
-fw_status cuda_check_sequences(const char *op, const char *name, const fw_tensor *tensor,
-                               const int64_t shape[3], fw_error *error);
-/* Rank 4, compute, last stride 1. */
-fw_status cuda_check_heads(const char *op, const char *name, const fw_tensor *tensor,
-                           const int64_t shape[4], fw_error *error);
-/* Any rank, contiguous, `count` elements. */
-fw_status cuda_check_packed(const char *op, const char *name, const fw_tensor *tensor,
-                            uint32_t dtype, int64_t count, fw_error *error);
+static inline fw_status cuda_check_matrix(const char *op, const char *name, const fw_tensor *tensor,
+                                          uint32_t dtype, int64_t rows, int64_t columns,
+                                          fw_error *error) {
+    return kernel_check_matrix(op, name, tensor, dtype, rows, columns, error);
+}
+static inline fw_status cuda_check_sequences(const char *op, const char *name,
+                                             const fw_tensor *tensor, const int64_t shape[3],
+                                             fw_error *error) {
+    return kernel_check_sequences(op, name, tensor, FW_BF16, shape, error);
+}
+static inline fw_status cuda_check_heads(const char *op, const char *name, const fw_tensor *tensor,
+                                         const int64_t shape[4], fw_error *error) {
+    return kernel_check_heads(op, name, tensor, FW_BF16, shape, error);
+}
+static inline fw_status cuda_check_packed(const char *op, const char *name, const fw_tensor *tensor,
+                                          uint32_t dtype, int64_t count, fw_error *error) {
+    return kernel_check_packed(op, name, tensor, dtype, count, error);
+}
 
 /* ---- ops ---- */
 

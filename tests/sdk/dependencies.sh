@@ -17,15 +17,18 @@ quoted() { # DIRECTORY
 }
 
 # A quoted include names a file relative to the including one, inside the same room: core, the
-# interface, one device, or one kind of plugin, whose members may share code (../half.h).
-check_room() { # ROOM
-  room=$(realpath "$1")
+# interface, one device, or one kind of plugin, whose members may share code (../half.h). Devices share
+# what lies beside them (../check.h), which in turn knows none of them.
+check_room() { # ROOM [DIRECTORY whose own files it may include too]
+  room=$(realpath "$1") beside=$(realpath "${2:-$1}")
   quoted "$1" >"$list"
   while IFS="$(printf '\t')" read -r file name; do
     target=$(realpath -m "$(dirname "$file")/$name")
     [ -f "$target" ] || complain "$file: \"$name\" is not relative to it"
     case $target in
     "$room"/*) ;;
+    "$beside"/*/*) complain "$file: \"$name\" lies outside of $1" ;;
+    "$beside"/*) ;;
     *) complain "$file: \"$name\" lies outside of $1" ;;
     esac
   done <"$list"
@@ -35,7 +38,10 @@ trap 'rm -f "$list"' EXIT
 
 check_room "$source/sdk/include/fairway"
 check_room "$source/core"
-for room in "$source"/kernels/*/ "$source"/plugins/*/; do check_room "${room%/}"; done
+for room in "$source"/kernels/*/; do check_room "${room%/}" "$source/kernels"; done
+for room in "$source"/plugins/*/; do check_room "${room%/}"; done
+found=$(grep -nE '#[[:space:]]*include[[:space:]]*"[^"]*/' "$source"/kernels/*.[ch] || true)
+[ -z "$found" ] || complain "what devices share must know none of them: $found"
 
 # Between angle brackets stand the interface and the system, never a header of core or a plugin.
 find "$source/core" "$source/kernels" "$source/plugins" \( -name '*.h' -o -name '*.cuh' \) \

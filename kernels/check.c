@@ -1,8 +1,8 @@
 /* Refuses tensors that an op cannot take, in sentences that name the op, the tensor and both
  * shapes. Every op checks all of its arguments before it writes any output. */
-#include "cuda_device.h"
+#include "check.h"
 
-#include <climits>
+#include <limits.h>
 
 static const char *dtype_name(uint32_t dtype) {
     switch (dtype) {
@@ -38,8 +38,8 @@ static fw_status check_present(const char *op, const char *name, const fw_tensor
                                uint32_t dtype, fw_error *error) {
     if (tensor->data == NULL) return fw_fail(error, FW_E_ARGUMENT, "%s: %s is absent", op, name);
     if (tensor->dtype != dtype)
-        return fw_fail(error, FW_E_UNSUPPORTED, "%s: %s is %s; the CUDA device takes %s here", op,
-                       name, dtype_name(tensor->dtype), dtype_name(dtype));
+        return fw_fail(error, FW_E_UNSUPPORTED, "%s: %s is %s; this device takes %s here", op, name,
+                       dtype_name(tensor->dtype), dtype_name(dtype));
     return FW_OK;
 }
 
@@ -57,8 +57,8 @@ static fw_status check_shape(const char *op, const char *name, const fw_tensor *
     return FW_OK;
 }
 
-fw_status cuda_check_matrix(const char *op, const char *name, const fw_tensor *tensor,
-                           uint32_t dtype, int64_t rows, int64_t columns, fw_error *error) {
+fw_status kernel_check_matrix(const char *op, const char *name, const fw_tensor *tensor,
+                              uint32_t dtype, int64_t rows, int64_t columns, fw_error *error) {
     const int64_t shape[2] = {rows, columns};
     FW_TRY(check_present(op, name, tensor, dtype, error));
     FW_TRY(check_shape(op, name, tensor, 2, shape, error));
@@ -68,9 +68,9 @@ fw_status cuda_check_matrix(const char *op, const char *name, const fw_tensor *t
     return FW_OK;
 }
 
-fw_status cuda_check_sequences(const char *op, const char *name, const fw_tensor *tensor,
-                              const int64_t shape[3], fw_error *error) {
-    FW_TRY(check_present(op, name, tensor, FW_BF16, error));
+fw_status kernel_check_sequences(const char *op, const char *name, const fw_tensor *tensor,
+                                 uint32_t dtype, const int64_t shape[3], fw_error *error) {
+    FW_TRY(check_present(op, name, tensor, dtype, error));
     FW_TRY(check_shape(op, name, tensor, 3, shape, error));
     for (uint32_t i = 0; i < 2; i++)
         if (tensor->shape[i] > 1 && tensor->stride[i] < tensor->shape[2])
@@ -79,9 +79,9 @@ fw_status cuda_check_sequences(const char *op, const char *name, const fw_tensor
     return FW_OK;
 }
 
-fw_status cuda_check_heads(const char *op, const char *name, const fw_tensor *tensor,
-                          const int64_t shape[4], fw_error *error) {
-    FW_TRY(check_present(op, name, tensor, FW_BF16, error));
+fw_status kernel_check_heads(const char *op, const char *name, const fw_tensor *tensor,
+                             uint32_t dtype, const int64_t shape[4], fw_error *error) {
+    FW_TRY(check_present(op, name, tensor, dtype, error));
     FW_TRY(check_shape(op, name, tensor, 4, shape, error));
     if (tensor->shape[1] > 1 &&
         (tensor->stride[1] < tensor->shape[3] || tensor->stride[1] > INT_MAX))
@@ -90,8 +90,8 @@ fw_status cuda_check_heads(const char *op, const char *name, const fw_tensor *te
     return FW_OK;
 }
 
-fw_status cuda_check_packed(const char *op, const char *name, const fw_tensor *tensor,
-                           uint32_t dtype, int64_t count, fw_error *error) {
+fw_status kernel_check_packed(const char *op, const char *name, const fw_tensor *tensor,
+                              uint32_t dtype, int64_t count, fw_error *error) {
     FW_TRY(check_present(op, name, tensor, dtype, error));
     int64_t step = 1;
     for (uint32_t i = tensor->rank; i-- > 0;) {

@@ -1,0 +1,49 @@
+/* What every device refuses alike: arguments that are not there, and tensors of another dtype,
+ * shape or layout than an op takes. A device compiles check.c into itself and puts its compute
+ * dtype where one is asked for.
+ *
+ * E_ARGUMENT for what is absent, E_UNSUPPORTED for dtypes and layouts, E_SHAPE for shapes. `op` and
+ * `name` go into the message. A dimension or count of -1 is not compared. */
+#ifndef FAIRWAY_KERNELS_CHECK_H
+#define FAIRWAY_KERNELS_CHECK_H
+
+#include <fairway/error.h>
+#include <fairway/ops.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Refuses NULL and structs older than the first version of the interface, which for most ops is the
+ * struct as it stands. Where fields were appended, `last` is the last member of that version, and
+ * the op asks FW_COVERS before it reads what came later. */
+#define KERNEL_ARGUMENTS(op, device, arguments, error)                                             \
+    do {                                                                                           \
+        if ((device) == NULL || (arguments) == NULL ||                                             \
+            (arguments)->struct_size < sizeof *(arguments))                                        \
+            return fw_fail(error, FW_E_ARGUMENT, "%s: struct_size is not set", op);                \
+    } while (0)
+#define KERNEL_ARGUMENTS_SINCE(op, device, arguments, last, error)                                 \
+    do {                                                                                           \
+        if ((device) == NULL || (arguments) == NULL || !FW_COVERS(arguments, last))                \
+            return fw_fail(error, FW_E_ARGUMENT, "%s: struct_size is not set", op);                \
+    } while (0)
+
+/* Rank 2, last stride 1. */
+fw_status kernel_check_matrix(const char *op, const char *name, const fw_tensor *tensor,
+                              uint32_t dtype, int64_t rows, int64_t columns, fw_error *error);
+/* Rank 3 [B,T,C], last stride 1. */
+fw_status kernel_check_sequences(const char *op, const char *name, const fw_tensor *tensor,
+                                 uint32_t dtype, const int64_t shape[3], fw_error *error);
+/* Rank 4, last stride 1. */
+fw_status kernel_check_heads(const char *op, const char *name, const fw_tensor *tensor,
+                             uint32_t dtype, const int64_t shape[4], fw_error *error);
+/* Any rank, contiguous, `count` elements. */
+fw_status kernel_check_packed(const char *op, const char *name, const fw_tensor *tensor,
+                              uint32_t dtype, int64_t count, fw_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif
