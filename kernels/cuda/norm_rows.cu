@@ -1,11 +1,11 @@
 /* Weighted sums of rows and the norm behind them, forward and backward, in one pass over memory.
  *
- * A row of up to 1,024 channels belongs to one warp, a wider one to a block; either holds its row
- * in registers, so that every element is read and written once. The norm is that of the sum as it
- * is stored, rounded to bfloat16, because that is what backward reads. Where gradients of weights
- * are wanted, threads walk a fixed set of rows with their sums in registers, blocks leave theirs in
- * the workspace, and a second kernel adds those in order of block: the result depends on shapes and
- * device alone. */
+ * A row of up to 1,024 channels belongs to one warp, a wider or odd one to a block; either holds
+ * its row in registers, so that every element is read and written once. The norm is that of the sum
+ * as it is stored, rounded to bfloat16, because that is what backward reads. Where gradients of
+ * weights are wanted, threads walk a fixed set of rows with their sums in registers, blocks leave
+ * theirs in the workspace, and a second kernel adds those in order of block: the result depends on
+ * shapes and device alone. */
 #include "norm_rows.h"
 #include "vector.cuh"
 
@@ -332,22 +332,17 @@ static bool weight_aligned(const fw_tensor *weight) {
     return reinterpret_cast<uintptr_t>(weight->data) % 16 == 0 || fw_tensor_count(weight) == 1;
 }
 
-/* Calls `launch` with the layout for rows of this width. */
+/* Calls `launch` with the layout for rows of this width: few, as each costs three kernels. Odd
+ * rows, whose elements are moved one by one, share the widest. */
 template <class Launch> static void with_layout(bool aligned, int64_t width, Launch launch) {
-    if (!aligned && width <= 4 * WARP_LANES * PIECE)
-        launch(layout<WARP_LANES, 4, false>{});
-    else if (!aligned)
+    if (!aligned)
         launch(layout<THREADS, 4, false>{});
-    else if (width <= WARP_LANES * PIECE)
-        launch(layout<WARP_LANES, 1, true>{});
     else if (width <= 2 * WARP_LANES * PIECE)
         launch(layout<WARP_LANES, 2, true>{});
     else if (width <= 4 * WARP_LANES * PIECE)
         launch(layout<WARP_LANES, 4, true>{});
     else if (width <= THREADS * PIECE)
         launch(layout<THREADS, 1, true>{});
-    else if (width <= 2 * THREADS * PIECE)
-        launch(layout<THREADS, 2, true>{});
     else
         launch(layout<THREADS, 4, true>{});
 }
