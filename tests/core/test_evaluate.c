@@ -295,6 +295,28 @@ static void test_any_shape(void **state) {
     }
 }
 
+/* Wherever the device fails, its words end the evaluation, and nothing is left behind. */
+static void test_a_device_that_fails(void **state) {
+    (void)state;
+    experiment.eval.batch = MOST_BATCH;
+    struct model *model = open_model(MOST_BATCH, WINDOW);
+    const struct evaluate_options options = options_for(model, EVAL_SLIDING, false);
+    struct evaluate_result result;
+    device.calls = 0;
+    assert_ok(evaluate(&options, &result, &error), &error);
+    const int64_t calls = device.calls;
+    const int live = device.live;
+    assert_true(calls > 50);
+    for (int64_t at = 1; at <= calls; at += 1 + at / 12) {
+        device.calls = 0;
+        device.fail_at = at;
+        assert_fails(evaluate(&options, &result, &error), FW_E_DEVICE, &error, "failed at call");
+        assert_int_equal(device.live, live);
+    }
+    device.fail_at = 0;
+    model_destroy(model);
+}
+
 int main(void) {
 #define CHECKED(test) cmocka_unit_test_setup_teardown(test, evaluate_setup, evaluate_teardown)
     const struct CMUnitTest tests[] = {
@@ -304,6 +326,7 @@ int main(void) {
         CHECKED(test_batch_changes_rounding_alone),
         CHECKED(test_unfilled_batch),
         CHECKED(test_any_shape),
+        CHECKED(test_a_device_that_fails),
         CHECKED(test_raw_bytes_are_those_scored),
         CHECKED(test_cache_sees_the_stream_in_order),
         CHECKED(test_rewritten_rows_gain_nothing),

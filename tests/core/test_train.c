@@ -28,8 +28,10 @@ struct fixture {
     struct trainer *trainer;
 };
 
-/* What the device of the fixtures that follow has beyond the CPU's. */
+/* What the device of the fixtures that follow has beyond the CPU's, and which of its calls fails
+ * once a trainer is made; 0: none. */
 static unsigned features;
+static int64_t fail_at;
 
 /* Its weights are named in messages by their index: a matrix of attention. */
 enum { POISONED = 3 };
@@ -85,6 +87,8 @@ static fw_status open_fixture(struct fixture *f, bool resume, const char *overri
                                         .checkpoint = "checkpoint.fw",
                                         .resume = resume,
                                         .validate_argument = f};
+    f->wrapped.calls = 0;
+    f->wrapped.fail_at = fail_at;
     return trainer_create(&f->options, &f->trainer, &error);
 }
 
@@ -617,6 +621,40 @@ static void test_a_gradient_that_is_not_finite(void **state) {
     }
 }
 
+/* Wherever the device fails, the run ends with its words, or goes on without what failed (graphs,
+ * a checkpoint) to the same weights; and nothing is left behind. */
+static void test_a_device_that_fails(void **state) {
+    (void)state;
+    write_tokens(1);
+    const char *overrides[] = {"run.steps=3", "run.priming_steps=1", "run.qat_below=1",
+                               "run.checkpoint_every=2", "average.plugin=ema"};
+    for (int d = 0; d < DEVICES; d++) {
+        struct outcome expected = {0};
+        int64_t calls = 1, failures = 0;
+        for (fail_at = 0; fail_at <= calls; fail_at += 1 + fail_at / 12) {
+            struct fixture f;
+            features = devices[d].features;
+            struct outcome o = {.status = open_fixture(&f, false, overrides, 5)};
+            if (o.status == FW_OK) o = run(&f);
+            if (fail_at == 0) calls = f.wrapped.calls;
+            close_fixture(&f);
+            if (o.status != FW_OK) assert_fails(o.status, FW_E_DEVICE, &error, "failed at call");
+            failures += o.status != FW_OK;
+            if (fail_at == 0) {
+                assert_ok(o.status, &error);
+                expected = o;
+                continue;
+            }
+            if (o.status == FW_OK) assert_same(&expected, &o);
+            free_outcome(&o);
+        }
+        assert_true(failures > 20);
+        free_outcome(&expected);
+    }
+    features = 0;
+    fail_at = 0;
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, workspace_setup, workspace_teardown)
 
 int main(void) {
@@ -636,6 +674,7 @@ int main(void) {
         TEST(test_slow_priming),
         TEST(test_resuming_ahead),
         TEST(test_a_gradient_that_is_not_finite),
+        TEST(test_a_device_that_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,6 +71,11 @@ static void *copy_of(const void *data, size_t bytes) {
     return copy;
 }
 
+static fw_status may_fail(struct wrapped_device *w, fw_error *error) {
+    if (++w->calls != w->fail_at) return FW_OK;
+    return fw_fail(error, FW_E_DEVICE, "the device failed at call %lld", (long long)w->calls);
+}
+
 /* ---- ops ---- */
 
 static fw_status run(struct wrapped_device *w, play_op *play, const char *name,
@@ -84,6 +89,7 @@ static fw_status run(struct wrapped_device *w, play_op *play, const char *name,
 static fw_status issue(fw_device *device, play_op *play, const char *name, const void *arguments,
                        size_t bytes, fw_error *error) {
     struct wrapped_device *w = self(device);
+    FW_TRY(may_fail(w, error));
     if (w->record == NULL) return run(w, play, name, arguments, error);
     struct recorded *next = calloc(1, sizeof *next);
     assert_non_null(next);
@@ -210,15 +216,20 @@ static bool is_pinned(const struct wrapped_device *w, const void *memory, size_t
 static fw_status allocate(fw_device *device, size_t bytes, void **memory, fw_error *error) {
     struct wrapped_device *w = self(device);
     assert_null(w->record);
+    FW_TRY(may_fail(w, error));
+    w->live++;
     if (!w->counting) return w->inner->allocate(w->inner, bytes, memory, error);
-    if (w->most > 0 && w->allocated + bytes > w->most)
+    if (w->most > 0 && w->allocated + bytes > w->most) {
+        w->live--;
         return fw_fail(error, FW_E_MEMORY, "allocate: %zu bytes are free", w->most - w->allocated);
+    }
     *memory = (char *)w + w->allocated; /* never looked at */
     w->allocated += (bytes + 255) / 256 * 256;
     return FW_OK;
 }
 
 static void release(fw_device *device, void *memory) {
+    self(device)->live--;
     if (!self(device)->counting) self(device)->inner->release(self(device)->inner, memory);
 }
 
@@ -226,6 +237,7 @@ static fw_status copy_from_host(fw_device *device, void *to, const void *from, s
                                 fw_error *error) {
     struct wrapped_device *w = self(device);
     assert_null(w->record);
+    FW_TRY(may_fail(w, error));
     if (w->counting) return FW_OK;
     if (is_pinned(w, from, bytes)) add_transfer(w, NULL, from, from, bytes);
     return w->inner->copy_from_host(w->inner, to, from, bytes, error);
@@ -240,6 +252,7 @@ static fw_status copy_to_host(fw_device *device, void *to, const void *from, siz
                               fw_error *error) {
     struct wrapped_device *w = self(device);
     FW_TRY(refuse_in_capture(w, error));
+    FW_TRY(may_fail(w, error));
     if (w->counting) return FW_OK;
     w->waits++;
     retire(w, w->position);
@@ -272,6 +285,7 @@ static fw_status zero(fw_device *device, void *memory, size_t bytes, fw_error *e
 static fw_status synchronize(fw_device *device, fw_error *error) {
     struct wrapped_device *w = self(device);
     FW_TRY(refuse_in_capture(w, error));
+    FW_TRY(may_fail(w, error));
     w->waits++;
     retire(w, w->position);
     return FW_OK;
@@ -279,8 +293,8 @@ static fw_status synchronize(fw_device *device, fw_error *error) {
 
 static fw_status allocate_host(fw_device *device, size_t bytes, void **memory, fw_error *error) {
     struct wrapped_device *w = self(device);
+    FW_TRY(may_fail(w, error));
     struct pinned *p = calloc(1, sizeof *p);
-    (void)error;
     assert_non_null(p);
     *p = (struct pinned){malloc(bytes), bytes, w->pinned};
     assert_non_null(p->memory);
@@ -307,7 +321,7 @@ static void release_host(fw_device *device, void *memory) {
 static fw_status copy_to_host_async(fw_device *device, void *to, const void *from, size_t bytes,
                                     fw_error *error) {
     struct wrapped_device *w = self(device);
-    (void)error;
+    FW_TRY(may_fail(w, error));
     assert_null(w->record);
     assert_true(is_pinned(w, to, bytes));
     memset(to, 0xFF, bytes); /* not numbers, until they are there */
@@ -316,25 +330,26 @@ static fw_status copy_to_host_async(fw_device *device, void *to, const void *fro
 }
 
 static fw_status fence_create(fw_device *device, void **fence, fw_error *error) {
-    (void)device, (void)error;
+    FW_TRY(may_fail(self(device), error));
+    self(device)->live++;
     *fence = calloc(1, sizeof(uint64_t));
     assert_non_null(*fence);
     return FW_OK;
 }
 
 static void fence_destroy(fw_device *device, void *fence) {
-    (void)device;
+    self(device)->live--;
     free(fence);
 }
 
 static fw_status fence_record(fw_device *device, void *fence, fw_error *error) {
-    (void)error;
+    FW_TRY(may_fail(self(device), error));
     *(uint64_t *)fence = self(device)->position;
     return FW_OK;
 }
 
 static fw_status fence_wait(fw_device *device, void *fence, fw_error *error) {
-    (void)error;
+    FW_TRY(may_fail(self(device), error));
     self(device)->waits++;
     retire(self(device), *(uint64_t *)fence);
     return FW_OK;
@@ -343,8 +358,9 @@ static fw_status fence_wait(fw_device *device, void *fence, fw_error *error) {
 /* ---- graphs ---- */
 
 static fw_status capture_begin(fw_device *device, fw_error *error) {
-    (void)error;
+    FW_TRY(may_fail(self(device), error));
     assert_null(self(device)->record);
+    self(device)->live++;
     self(device)->record = calloc(1, sizeof *self(device)->record); /* a head, then the ops */
     assert_non_null(self(device)->record);
     return FW_OK;
@@ -356,7 +372,7 @@ static fw_status capture_refused(fw_device *device, fw_error *error) {
 }
 
 static void graph_destroy(fw_device *device, void *graph) {
-    (void)device;
+    self(device)->live--;
     for (struct recorded *r = graph, *next; r != NULL; r = next) {
         next = r->next;
         free(r->arguments);
@@ -365,10 +381,9 @@ static void graph_destroy(fw_device *device, void *graph) {
 }
 
 static fw_status capture_end(fw_device *device, void **graph, fw_error *error) {
-    (void)error;
     *graph = self(device)->record;
     self(device)->record = NULL;
-    return FW_OK;
+    return may_fail(self(device), error);
 }
 
 static fw_status capture_broken(fw_device *device, void **graph, fw_error *error) {
@@ -381,6 +396,7 @@ static fw_status capture_broken(fw_device *device, void **graph, fw_error *error
 
 static fw_status graph_launch(fw_device *device, void *graph, fw_error *error) {
     struct wrapped_device *w = self(device);
+    FW_TRY(may_fail(w, error));
     w->launches++;
     for (const struct recorded *r = ((struct recorded *)graph)->next; r != NULL; r = r->next)
         FW_TRY(run(w, r->play, r->name, r->arguments, error));
@@ -440,4 +456,5 @@ void wrapped_device_close(struct wrapped_device *w) {
     retire(w, w->position);
     assert_null(w->pinned);
     assert_null(w->record);
+    assert_int_equal(w->live, 0);
 }

@@ -37,12 +37,15 @@ struct wrapped_device {
     struct transfer *transfers;
     struct pinned *pinned;
     uint64_t position; /* of the last transfer */
+    int64_t calls;     /* that can fail, so far; */
+    int64_t fail_at;   /* the one that does, with E_DEVICE; 0: none */
+    int live;          /* pieces of device memory, fences and graphs that are not released */
 };
 
 /* Wraps the host's device. `wrapped` must not move. */
 void wrapped_device_open(struct wrapped_device *wrapped, const fw_host *host, unsigned features);
 
-/* Fails the test when pinned memory or a transfer is left. */
+/* Fails the test when memory, a fence, a graph or a transfer is left. */
 void wrapped_device_close(struct wrapped_device *wrapped);
 
 #endif
