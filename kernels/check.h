@@ -7,6 +7,8 @@
 #ifndef FAIRWAY_KERNELS_CHECK_H
 #define FAIRWAY_KERNELS_CHECK_H
 
+#include <stdbool.h>
+
 #include <fairway/error.h>
 #include <fairway/ops.h>
 
@@ -41,6 +43,24 @@ fw_status kernel_check_heads(const char *op, const char *name, const fw_tensor *
 /* Any rank, contiguous, `count` elements. */
 fw_status kernel_check_packed(const char *op, const char *name, const fw_tensor *tensor,
                               uint32_t dtype, int64_t count, fw_error *error);
+
+/* ---- whole ops: check_ops.c; where devices differ in what they take, the limit is an argument ---
+ */
+
+typedef struct kernel_gemm_sizes {
+    int64_t batch, m, n, k;
+    bool adds; /* beta times an addend */
+} kernel_gemm_sizes;
+fw_status kernel_check_gemm(const fw_gemm *gemm, uint32_t dtype, uint32_t c_dtype,
+                            kernel_gemm_sizes *sizes, fw_error *error);
+/* What both passes of attention read and write; `op` names the pass. */
+fw_status kernel_check_attention(const char *op, const fw_flash_attention *attention,
+                                 uint32_t dtype, int widest_head, fw_error *error);
+fw_status kernel_check_residual_forward(const fw_residual_norm *p, uint32_t dtype, int widest,
+                                        fw_error *error);
+/* `rows` and `width`: those of whichever of its matrices is there. */
+fw_status kernel_check_residual_backward(const fw_residual_norm *p, uint32_t dtype, int widest,
+                                         int64_t *rows, int64_t *width, fw_error *error);
 
 #ifdef __cplusplus
 }

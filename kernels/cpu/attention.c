@@ -101,47 +101,6 @@ cpu_length cpu_unit(const float *v, float *unit, int64_t width) {
     return length;
 }
 
-static fw_status check_shapes(const char *op, const fw_flash_attention *a, fw_error *error) {
-    const int64_t any[4] = {-1, -1, -1, -1};
-    FW_TRY(cpu_check_heads(op, "q", &a->q, any, error));
-    FW_TRY(cpu_check_heads(op, "k", &a->k, any, error));
-    const int64_t *q = a->q.shape, *k = a->k.shape;
-    if (k[0] != q[0] || k[3] != q[3] || k[1] < q[1] || k[2] < 1 || q[2] % cpu_max(k[2], 1) != 0)
-        return fw_fail(error, FW_E_SHAPE,
-                       "%s: q is [%lld,%lld,%lld,%lld] and k is [%lld,%lld,%lld,%lld]; k needs the "
-                       "same batch and width, no fewer positions and a divisor of the heads",
-                       op, (long long)q[0], (long long)q[1], (long long)q[2], (long long)q[3],
-                       (long long)k[0], (long long)k[1], (long long)k[2], (long long)k[3]);
-    if (q[3] < 1 || q[3] > CPU_MAX_HEAD)
-        return fw_fail(error, FW_E_UNSUPPORTED, "%s: heads of width %lld; 1 to %d are supported",
-                       op, (long long)q[3], CPU_MAX_HEAD);
-    FW_TRY(cpu_check_heads(op, "v", &a->v, k, error));
-    FW_TRY(cpu_check_heads(op, "out", &a->out, q, error));
-    const int64_t rows = q[0] * q[1] * q[2];
-    FW_TRY(cpu_check_packed(op, "log_sum_exp", &a->log_sum_exp, FW_F32, rows, error));
-    if (a->exclude_self)
-        FW_TRY(cpu_check_packed(op, "self_dot", &a->self_dot, FW_F32, rows, error));
-    return FW_OK;
-}
-
-fw_status cpu_attention_check(const char *op, const fw_flash_attention *a, fw_error *error) {
-    FW_TRY(check_shapes(op, a, error));
-    if (a->window < 0)
-        return fw_fail(error, FW_E_ARGUMENT, "%s: window is %lld; 0 stands for no window", op,
-                       (long long)a->window);
-    if (a->cu_seqlens.data == NULL) return FW_OK;
-    FW_TRY(cpu_check_packed(op, "cu_seqlens", &a->cu_seqlens, FW_I32, -1, error));
-    if (a->cu_seqlens.rank != 2 || a->cu_seqlens.shape[0] != a->q.shape[0])
-        return fw_fail(
-            error, FW_E_SHAPE, "%s: cu_seqlens has rank %u and %lld rows, expected [%lld,n]", op,
-            a->cu_seqlens.rank, (long long)a->cu_seqlens.shape[0], (long long)a->q.shape[0]);
-    if (a->k.shape[1] != a->q.shape[1])
-        return fw_fail(error, FW_E_UNSUPPORTED,
-                       "%s: cu_seqlens needs as many keys as queries, not %lld and %lld", op,
-                       (long long)a->k.shape[1], (long long)a->q.shape[1]);
-    return FW_OK;
-}
-
 size_t cpu_attention_scratch(fw_device *device, const fw_flash_attention *a) {
     (void)device;
     if (a->q.shape[3] > CPU_MAX_HEAD) return SIZE_MAX;
@@ -281,7 +240,7 @@ static void forward_block(const fw_flash_attention *a, const tiles *t, int64_t b
 
 fw_status cpu_attention_forward(fw_device *device, const fw_flash_attention *a, fw_error *error) {
     CPU_ARGUMENTS("attention_forward", device, a, error);
-    FW_TRY(cpu_attention_check("attention_forward", a, error));
+    FW_TRY(kernel_check_attention("attention_forward", a, FW_F32, CPU_MAX_HEAD, error));
     const cpu_device *cpu = cpu_self(device);
     const int64_t tokens = a->q.shape[1], heads = a->q.shape[2];
     const int64_t blocks = (tokens + CPU_QUERIES - 1) / CPU_QUERIES;

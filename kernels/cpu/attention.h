@@ -59,7 +59,4 @@ cpu_length cpu_unit(const float *v, float *unit, int64_t width);
 
 float cpu_dot(const float *a, const float *b, int64_t width);
 
-/* Checks everything that both passes read and write; `op` names the pass. */
-fw_status cpu_attention_check(const char *op, const fw_flash_attention *a, fw_error *error);
-
 #endif

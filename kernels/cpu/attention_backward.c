@@ -197,7 +197,7 @@ static void backward_group(const fw_flash_attention *a, const tiles *t, int64_t 
 fw_status cpu_attention_backward(fw_device *device, const fw_flash_attention *a, fw_error *error) {
     const char *op = "attention_backward";
     CPU_ARGUMENTS(op, device, a, error);
-    FW_TRY(cpu_attention_check(op, a, error));
+    FW_TRY(kernel_check_attention(op, a, FW_F32, CPU_MAX_HEAD, error));
     FW_TRY(cpu_check_heads(op, "d_out", &a->d_out, a->q.shape, error));
     FW_TRY(cpu_check_heads(op, "d_q", &a->d_q, a->q.shape, error));
     FW_TRY(cpu_check_heads(op, "d_k", &a->d_k, a->k.shape, error));

@@ -4,7 +4,6 @@
 #include "cpu.h"
 
 #include <cblas.h>
-#include <limits.h>
 #include <omp.h>
 #include <string.h>
 
@@ -78,42 +77,10 @@ static void multiply_batch(const cpu_product *first, int64_t batch, const int64_
     }
 }
 
-/* The last two dimensions of an operand of rank 2 or 3. */
-static fw_status check_operand(const char *name, const fw_tensor *tensor, uint32_t rank,
-                               int64_t batch, fw_error *error) {
-    if (tensor->data == NULL) return fw_fail(error, FW_E_ARGUMENT, "gemm: %s is absent", name);
-    if (tensor->rank != rank || (rank != 2 && rank != 3))
-        return fw_fail(error, FW_E_SHAPE, "gemm: %s has rank %u; all three need rank 2, or 3", name,
-                       tensor->rank);
-    fw_tensor matrix = *tensor;
-    if (rank == 3) {
-        if (tensor->shape[0] != batch)
-            return fw_fail(error, FW_E_SHAPE, "gemm: %s has a batch of %lld, a has %lld", name,
-                           (long long)tensor->shape[0], (long long)batch);
-        matrix.rank = 2;
-        for (int i = 0; i < 2; i++) {
-            matrix.shape[i] = tensor->shape[i + 1];
-            matrix.stride[i] = tensor->stride[i + 1];
-        }
-    }
-    FW_TRY(cpu_check_matrix("gemm", name, &matrix, FW_F32, -1, -1, error));
-    if (matrix.shape[0] > INT_MAX || matrix.shape[1] > INT_MAX || matrix.stride[0] > INT_MAX)
-        return fw_fail(error, FW_E_UNSUPPORTED, "gemm: %s has a dimension above 2^31 - 1", name);
-    return FW_OK;
-}
-
 static int64_t leading(const fw_tensor *tensor) {
     const uint32_t row = tensor->rank - 2;
     const int64_t least = cpu_max(tensor->shape[row + 1], 1); /* a single row may have any stride */
     return tensor->shape[row] > 1 ? tensor->stride[row] : least;
-}
-
-static fw_status check_addend(const fw_gemm *g, int64_t batch, fw_error *error) {
-    FW_TRY(check_operand("addend", &g->addend, g->c.rank, batch, error));
-    for (uint32_t i = 0; i < g->c.rank; i++)
-        if (g->addend.shape[i] != g->c.shape[i] || g->addend.stride[i] != g->c.stride[i])
-            return fw_fail(error, FW_E_SHAPE, "gemm: addend has another shape or stride than c");
-    return FW_OK;
 }
 
 /* The library adds to what is in c. */
@@ -130,29 +97,16 @@ static void copy_addend(const fw_gemm *g, int64_t batch, int64_t rows, int64_t c
 
 fw_status cpu_gemm(fw_device *device, const fw_gemm *g, fw_error *error) {
     CPU_ARGUMENTS_SINCE("gemm", device, g, c, error);
-    const uint32_t rank = g->c.rank;
-    const int64_t batch = rank == 3 ? g->a.shape[0] : 1;
-    FW_TRY(check_operand("a", &g->a, rank, batch, error));
-    FW_TRY(check_operand("b", &g->b, rank, batch, error));
-    FW_TRY(check_operand("c", &g->c, rank, batch, error));
-    const int64_t *a = &g->a.shape[rank - 2], *b = &g->b.shape[rank - 2];
-    const int64_t *c = &g->c.shape[rank - 2];
-    const int64_t m = g->transpose_a ? a[1] : a[0], k = g->transpose_a ? a[0] : a[1];
-    const int64_t n = g->transpose_b ? b[0] : b[1], inner = g->transpose_b ? b[1] : b[0];
-    if (inner != k || c[0] != m || c[1] != n)
-        return fw_fail(error, FW_E_SHAPE,
-                       "gemm: op(a) is [%lld,%lld], op(b) is [%lld,%lld], c is [%lld,%lld]",
-                       (long long)m, (long long)k, (long long)inner, (long long)n, (long long)c[0],
-                       (long long)c[1]);
-    const int adds = FW_COVERS(g, addend) && g->addend.data != NULL && g->beta != 0.0f;
-    if (adds) FW_TRY(check_addend(g, batch, error));
+    kernel_gemm_sizes sizes;
+    FW_TRY(kernel_check_gemm(g, FW_F32, FW_F32, &sizes, error));
+    const int64_t batch = sizes.batch, m = sizes.m, n = sizes.n;
     if (m == 0 || n == 0 || batch == 0) return FW_OK;
-    if (adds && g->addend.data != g->c.data) copy_addend(g, batch, m, n);
+    if (sizes.adds && g->addend.data != g->c.data) copy_addend(g, batch, m, n);
     const cpu_product product = {.transpose_a = g->transpose_a != 0,
                                  .transpose_b = g->transpose_b != 0,
                                  .m = m,
                                  .n = n,
-                                 .k = k,
+                                 .k = sizes.k,
                                  .alpha = g->alpha,
                                  .beta = g->beta,
                                  .a = (const float *)g->a.data,

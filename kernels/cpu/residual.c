@@ -113,50 +113,9 @@ static void backward_row(const fw_residual_norm *p, const scratch *s, int64_t ro
     for (int64_t i = 0; i < width; i++) d_a[i] = d[i] * wa[i];
 }
 
-static fw_status check_optional(const char *op, const char *name, const fw_tensor *tensor,
-                                int64_t rows, int64_t width, fw_error *error) {
-    if (tensor->data == NULL) return FW_OK;
-    return cpu_check_matrix(op, name, tensor, FW_F32, rows, width, error);
-}
-
-/* One value per channel or one for all; absent is allowed too. */
-static fw_status check_weight(const char *op, const char *name, const fw_tensor *weight,
-                              int64_t width, fw_error *error) {
-    if (weight->data == NULL) return FW_OK;
-    FW_TRY(cpu_check_packed(op, name, weight, FW_F32, -1, error));
-    const int64_t count = fw_tensor_count(weight);
-    if (count == width || count == 1) return FW_OK;
-    return fw_fail(error, FW_E_SHAPE, "%s: %s has %lld values, expected %lld or one for all", op,
-                   name, (long long)count, (long long)width);
-}
-
-/* A gradient has its weight's shape; where the weight is absent (ones), either. */
-static fw_status check_weight_gradient(const char *op, const char *name, const fw_tensor *gradient,
-                                       const fw_tensor *weight, int64_t width, fw_error *error) {
-    FW_TRY(check_weight(op, name, gradient, width, error));
-    if (gradient->data == NULL || weight->data == NULL) return FW_OK;
-    return cpu_check_packed(op, name, gradient, FW_F32, fw_tensor_count(weight), error);
-}
-
-static fw_status check_forward(const fw_residual_norm *p, fw_error *error) {
-    const char *op = "residual_norm_forward";
-    FW_TRY(cpu_check_matrix(op, "a", &p->a, FW_F32, -1, -1, error));
-    const int64_t rows = p->a.shape[0], width = p->a.shape[1];
-    if (width > CPU_MAX_WIDTH)
-        return fw_fail(error, FW_E_UNSUPPORTED, "%s: a has %lld columns, at most %d are supported",
-                       op, (long long)width, CPU_MAX_WIDTH);
-    FW_TRY(cpu_check_matrix(op, "sum", &p->sum, FW_F32, rows, width, error));
-    FW_TRY(check_weight(op, "weight_a", &p->weight_a, width, error));
-    FW_TRY(check_weight(op, "weight_b", &p->weight_b, width, error));
-    FW_TRY(check_optional(op, "b", &p->b, rows, width, error));
-    if (p->out.data == NULL) return FW_OK;
-    FW_TRY(cpu_check_matrix(op, "out", &p->out, FW_F32, rows, width, error));
-    return cpu_check_packed(op, "inverse_rms", &p->inverse_rms, FW_F32, rows, error);
-}
-
 fw_status cpu_residual_norm_forward(fw_device *device, const fw_residual_norm *p, fw_error *error) {
     CPU_ARGUMENTS("residual_norm_forward", device, p, error);
-    FW_TRY(check_forward(p, error));
+    FW_TRY(kernel_check_residual_forward(p, FW_F32, CPU_MAX_WIDTH, error));
     const cpu_device *cpu = cpu_self(device);
     const int64_t rows = p->a.shape[0], width = p->a.shape[1];
 #pragma omp parallel num_threads(cpu->threads) if (rows * width > CPU_PARALLEL_ELEMENTS)
@@ -165,39 +124,6 @@ fw_status cpu_residual_norm_forward(fw_device *device, const fw_residual_norm *p
 #pragma omp for schedule(static)
         for (int64_t i = 0; i < rows; i++) forward_row(p, &s, i, width);
     }
-    return FW_OK;
-}
-
-/* The rows and columns of a backward call, from whichever of its matrices is there. */
-static fw_status check_backward(const fw_residual_norm *p, int64_t *rows, int64_t *width,
-                                fw_error *error) {
-    const char *op = "residual_norm_backward";
-    const fw_tensor *matrices[] = {&p->d_a, &p->d_b, &p->a, &p->b};
-    const char *names[] = {"d_a", "d_b", "a", "b"};
-    int first = 0;
-    for (int i = 3; i >= 0; i--)
-        if (matrices[i]->data != NULL) first = i;
-    const fw_tensor *any = matrices[first];
-    FW_TRY(cpu_check_matrix(op, names[first], any, FW_F32, -1, -1, error));
-    const int64_t n = any->shape[0], c = any->shape[1];
-    if (c > CPU_MAX_WIDTH)
-        return fw_fail(error, FW_E_UNSUPPORTED, "%s: rows of %lld, at most %d are supported", op,
-                       (long long)c, CPU_MAX_WIDTH);
-    FW_TRY(check_optional(op, "d_b", &p->d_b, n, c, error));
-    FW_TRY(check_optional(op, "d_sum", &p->d_sum, n, c, error));
-    FW_TRY(check_optional(op, "d_out", &p->d_out, n, c, error));
-    FW_TRY(check_weight(op, "weight_a", &p->weight_a, c, error));
-    FW_TRY(check_weight(op, "weight_b", &p->weight_b, c, error));
-    FW_TRY(check_weight_gradient(op, "d_weight_a", &p->d_weight_a, &p->weight_a, c, error));
-    FW_TRY(check_weight_gradient(op, "d_weight_b", &p->d_weight_b, &p->weight_b, c, error));
-    if (p->d_weight_a.data != NULL) FW_TRY(cpu_check_matrix(op, "a", &p->a, FW_F32, n, c, error));
-    if (p->d_weight_b.data != NULL) FW_TRY(cpu_check_matrix(op, "b", &p->b, FW_F32, n, c, error));
-    if (p->d_out.data != NULL) {
-        FW_TRY(cpu_check_matrix(op, "sum", &p->sum, FW_F32, n, c, error));
-        FW_TRY(cpu_check_packed(op, "inverse_rms", &p->inverse_rms, FW_F32, n, error));
-    }
-    *rows = n;
-    *width = c;
     return FW_OK;
 }
 
@@ -221,7 +147,7 @@ fw_status cpu_residual_norm_backward(fw_device *device, const fw_residual_norm *
                                      fw_error *error) {
     CPU_ARGUMENTS("residual_norm_backward", device, p, error);
     int64_t rows = 0, width = 0;
-    FW_TRY(check_backward(p, &rows, &width, error));
+    FW_TRY(kernel_check_residual_backward(p, FW_F32, CPU_MAX_WIDTH, &rows, &width, error));
     const cpu_device *cpu = cpu_self(device);
     int threads = 1;
 #pragma omp parallel num_threads(cpu->threads) if (rows * width > CPU_PARALLEL_ELEMENTS)

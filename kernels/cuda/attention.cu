@@ -6,29 +6,6 @@
 /* Widest head: the accumulators of a block of rows must fit the registers. */
 #define MAX_HEAD 128
 
-static fw_status check_shapes(const char *op, const fw_flash_attention *a, fw_error *error) {
-    const int64_t any[4] = {-1, -1, -1, -1};
-    FW_TRY(cuda_check_heads(op, "q", &a->q, any, error));
-    FW_TRY(cuda_check_heads(op, "k", &a->k, any, error));
-    const int64_t *q = a->q.shape, *k = a->k.shape;
-    if (k[0] != q[0] || k[3] != q[3] || k[1] < q[1] || k[2] < 1 || q[2] % cuda_max(k[2], 1) != 0)
-        return fw_fail(error, FW_E_SHAPE,
-                       "%s: q is [%lld,%lld,%lld,%lld] and k is [%lld,%lld,%lld,%lld]; k needs the "
-                       "same batch and width, no fewer positions and a divisor of the heads",
-                       op, (long long)q[0], (long long)q[1], (long long)q[2], (long long)q[3],
-                       (long long)k[0], (long long)k[1], (long long)k[2], (long long)k[3]);
-    if (q[3] < 1 || q[3] > MAX_HEAD)
-        return fw_fail(error, FW_E_UNSUPPORTED, "%s: heads of width %lld; 1 to %d are supported",
-                       op, (long long)q[3], MAX_HEAD);
-    FW_TRY(cuda_check_heads(op, "v", &a->v, k, error));
-    FW_TRY(cuda_check_heads(op, "out", &a->out, q, error));
-    const int64_t rows = q[0] * q[1] * q[2];
-    FW_TRY(cuda_check_packed(op, "log_sum_exp", &a->log_sum_exp, FW_F32, rows, error));
-    if (a->exclude_self)
-        FW_TRY(cuda_check_packed(op, "self_dot", &a->self_dot, FW_F32, rows, error));
-    return FW_OK;
-}
-
 /* Positions, rows of a sequence and blocks of a grid are 32-bit numbers in kernels. */
 static fw_status check_sizes(const char *op, const fw_flash_attention *a, fw_error *error) {
     const int64_t batch = a->q.shape[0], heads = a->q.shape[2], keys = a->k.shape[1];
@@ -42,22 +19,8 @@ static fw_status check_sizes(const char *op, const fw_flash_attention *a, fw_err
 }
 
 static fw_status check(const char *op, const fw_flash_attention *a, fw_error *error) {
-    FW_TRY(check_shapes(op, a, error));
-    FW_TRY(check_sizes(op, a, error));
-    if (a->window < 0)
-        return fw_fail(error, FW_E_ARGUMENT, "%s: window is %lld; 0 stands for no window", op,
-                       (long long)a->window);
-    if (a->cu_seqlens.data == NULL) return FW_OK;
-    FW_TRY(cuda_check_packed(op, "cu_seqlens", &a->cu_seqlens, FW_I32, -1, error));
-    if (a->cu_seqlens.rank != 2 || a->cu_seqlens.shape[0] != a->q.shape[0])
-        return fw_fail(
-            error, FW_E_SHAPE, "%s: cu_seqlens has rank %u and %lld rows, expected [%lld,n]", op,
-            a->cu_seqlens.rank, (long long)a->cu_seqlens.shape[0], (long long)a->q.shape[0]);
-    if (a->k.shape[1] != a->q.shape[1])
-        return fw_fail(error, FW_E_UNSUPPORTED,
-                       "%s: cu_seqlens needs as many keys as queries, not %lld and %lld", op,
-                       (long long)a->k.shape[1], (long long)a->q.shape[1]);
-    return FW_OK;
+    FW_TRY(kernel_check_attention(op, a, FW_BF16, MAX_HEAD, error));
+    return check_sizes(op, a, error);
 }
 
 /* Enough for either implementation: which one runs may depend on strides, and a plan knows only

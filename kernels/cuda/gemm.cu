@@ -5,7 +5,6 @@
  * kernel of our own. */
 #include "gemm.h"
 
-#include <climits>
 #include <cstdlib>
 #include <cstring>
 
@@ -363,31 +362,6 @@ void cuda_gemm_destroy(cuda_device *cuda) {
 
 /* ---- the op ---- */
 
-/* The last two dimensions of an operand of rank 2 or 3. */
-static fw_status check_operand(const char *name, const fw_tensor *tensor, uint32_t dtype,
-                               uint32_t rank, int64_t batch, fw_error *error) {
-    if (tensor->data == NULL) return fw_fail(error, FW_E_ARGUMENT, "gemm: %s is absent", name);
-    if (tensor->rank != rank || (rank != 2 && rank != 3))
-        return fw_fail(error, FW_E_SHAPE, "gemm: %s has rank %u; all three need rank 2, or 3", name,
-                       tensor->rank);
-    fw_tensor matrix = *tensor;
-    if (rank == 3) {
-        if (tensor->shape[0] != batch)
-            return fw_fail(error, FW_E_SHAPE, "gemm: %s has a batch of %lld, a has %lld", name,
-                           (long long)tensor->shape[0], (long long)batch);
-        matrix.rank = 2;
-        for (int i = 0; i < 2; i++) {
-            matrix.shape[i] = tensor->shape[i + 1];
-            matrix.stride[i] = tensor->stride[i + 1];
-        }
-    }
-    FW_TRY(cuda_check_matrix("gemm", name, &matrix, dtype, -1, -1, error));
-    if (matrix.shape[0] > INT_MAX || matrix.shape[1] > INT_MAX || matrix.stride[0] > INT_MAX ||
-        batch > INT_MAX)
-        return fw_fail(error, FW_E_UNSUPPORTED, "gemm: %s has a dimension above 2^31 - 1", name);
-    return FW_OK;
-}
-
 static int64_t leading(const fw_tensor *tensor) {
     const uint32_t row = tensor->rank - 2;
     const int64_t least =
@@ -395,58 +369,32 @@ static int64_t leading(const fw_tensor *tensor) {
     return tensor->shape[row] > 1 ? tensor->stride[row] : least;
 }
 
-static bool adds(const fw_gemm *g) {
-    return FW_COVERS(g, addend) && g->addend.data != NULL && g->beta != 0.0f;
-}
-
-static fw_status check_addend(const fw_gemm *g, int64_t batch, fw_error *error) {
-    FW_TRY(check_operand("addend", &g->addend, g->c.dtype, g->c.rank, batch, error));
-    for (uint32_t i = 0; i < g->c.rank; i++)
-        if (g->addend.shape[i] != g->c.shape[i] || g->addend.stride[i] != g->c.stride[i])
-            return fw_fail(error, FW_E_SHAPE, "gemm: addend has another shape or stride than c");
-    return FW_OK;
-}
-
-static cuda_product product_of(const fw_gemm *g, int64_t batch) {
-    const uint32_t row = g->c.rank - 2, column = g->c.rank - 1;
-    return (cuda_product){.m = g->c.shape[row],
-                          .n = g->c.shape[column],
-                          .k = g->a.shape[g->transpose_a != 0 ? row : column],
-                          .batch = batch,
+static cuda_product product_of(const fw_gemm *g, const kernel_gemm_sizes &sizes) {
+    return (cuda_product){.m = sizes.m,
+                          .n = sizes.n,
+                          .k = sizes.k,
+                          .batch = sizes.batch,
                           .transpose_a = g->transpose_a != 0,
                           .transpose_b = g->transpose_b != 0,
                           .alpha = g->alpha,
                           .beta = g->beta,
                           .a = g->a.data,
                           .b = g->b.data,
-                          .add = adds(g) ? g->addend.data : g->c.data,
+                          .add = sizes.adds ? g->addend.data : g->c.data,
                           .c = g->c.data,
                           .lda = leading(&g->a),
                           .ldb = leading(&g->b),
                           .ldc = leading(&g->c),
-                          .step_a = batch > 1 ? g->a.stride[0] : 0,
-                          .step_b = batch > 1 ? g->b.stride[0] : 0,
-                          .step_c = batch > 1 ? g->c.stride[0] : 0,
+                          .step_a = sizes.batch > 1 ? g->a.stride[0] : 0,
+                          .step_b = sizes.batch > 1 ? g->b.stride[0] : 0,
+                          .step_c = sizes.batch > 1 ? g->c.stride[0] : 0,
                           .c_dtype = g->c.dtype};
 }
 
 fw_status cuda_gemm(fw_device *device, const fw_gemm *g, fw_error *error) {
     CUDA_ARGUMENTS_SINCE("gemm", device, g, c, error);
-    const uint32_t rank = g->c.rank;
-    const int64_t batch = rank == 3 ? g->a.shape[0] : 1;
-    FW_TRY(check_operand("a", &g->a, FW_BF16, rank, batch, error));
-    FW_TRY(check_operand("b", &g->b, FW_BF16, rank, batch, error));
-    const uint32_t dtype = g->c.dtype == FW_F32 ? FW_F32 : FW_BF16;
-    FW_TRY(check_operand("c", &g->c, dtype, rank, batch, error));
-    if (adds(g)) FW_TRY(check_addend(g, batch, error));
-    const cuda_product p = product_of(g, batch);
-    const int64_t *a = &g->a.shape[rank - 2], *b = &g->b.shape[rank - 2];
-    const int64_t m = p.transpose_a ? a[1] : a[0], n = p.transpose_b ? b[0] : b[1];
-    const int64_t inner = p.transpose_b ? b[1] : b[0];
-    if (inner != p.k || p.m != m || p.n != n)
-        return fw_fail(error, FW_E_SHAPE,
-                       "gemm: op(a) is [%lld,%lld], op(b) is [%lld,%lld], c is [%lld,%lld]",
-                       (long long)m, (long long)p.k, (long long)inner, (long long)n, (long long)p.m,
-                       (long long)p.n);
+    kernel_gemm_sizes sizes;
+    FW_TRY(kernel_check_gemm(g, FW_BF16, g->c.dtype == FW_F32 ? FW_F32 : FW_BF16, &sizes, error));
+    const cuda_product p = product_of(g, sizes);
     return cuda_multiply(cuda_self(device), "gemm", &p, error);
 }
