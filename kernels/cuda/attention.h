@@ -1,5 +1,5 @@
-/* The two implementations of attention behind the ops: attention.cu checks and chooses, general runs
- * everywhere and takes every case, Hopper's takes the cases that matter most for speed. */
+/* The two implementations of attention behind the ops: attention.cu checks and chooses, general
+ * runs everywhere and takes every case, Hopper's takes the cases that matter most for speed. */
 #ifndef FAIRWAY_CUDA_ATTENTION_H
 #define FAIRWAY_CUDA_ATTENTION_H
 

@@ -56,8 +56,8 @@ fw_status cuda_fence_record(fw_device *device, void *fence, fw_error *error) {
 }
 
 fw_status cuda_fence_wait(fw_device *device, void *fence, fw_error *error) {
-    CUDA_TRY(cuda_self(device), cudaEventSynchronize(static_cast<cudaEvent_t>(fence)),
-             "fence_wait", error);
+    CUDA_TRY(cuda_self(device), cudaEventSynchronize(static_cast<cudaEvent_t>(fence)), "fence_wait",
+             error);
     return FW_OK;
 }
 
