@@ -88,11 +88,6 @@ __device__ __forceinline__ void load_bytes_once(void *to, const void *from, uint
 
 /* ---- clusters ---- */
 
-__device__ __forceinline__ uint32_t cluster_rank() {
-    uint32_t rank;
-    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-    return rank;
-}
 /* Every thread of every block of the cluster. */
 __device__ __forceinline__ void cluster_sync() {
     asm volatile("barrier.cluster.arrive.release.aligned;\n"
