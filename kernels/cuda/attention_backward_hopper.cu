@@ -7,8 +7,8 @@
  * dV += P^T dY and dK += dS^T Q want them; dS^T also goes to shared memory, where a third warpgroup
  * forms dQ^T += K^T dS^T. The two blocks exchange halves of it, so that each has 32 queries' sum
  * over the whole span, and add that to float32 scratch, always from the same thread: this traffic
- * through the second-level cache is what limits narrower spans. The third warpgroup's first thread
- * also feeds the tiles of queries by TMA.
+ * through the second-level cache is what limits narrower spans. The third warpgroup also
+ * feeds the tiles of all by TMA.
  *
  * Per 128 x 128 scores: 2560 cycles of the matrix units, 1024 of the exponentials, about 2700 of
  * shared memory. */

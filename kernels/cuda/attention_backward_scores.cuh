@@ -9,8 +9,6 @@
 
 namespace {
 
-constexpr bool LATE_FENCE = false;
-
 /* What one of them holds in registers while it walks the queries of 64 keys. Scores and slopes are
  * keys x queries: this thread's keys are key and key + 8. */
 struct score_state {
@@ -131,7 +129,7 @@ __device__ __forceinline__ void score_turn(score_state &s, memory &m, const para
     form_slopes(s, delta, slopes);
     barrier_wait(empty, (turn / SLOPE_STAGES & 1) ^ 1);
     put_slopes(s, turn, slopes);
-    if (!LATE_FENCE) announce_slopes(m, turn, lane);
+    announce_slopes(m, turn, lane);
     if (MORE) load_statistics(s.logarithms, m.statistics[next][0], s.column);
     wgmma_wait<0>();
     wgmma_hold(s.scores);
@@ -141,7 +139,6 @@ __device__ __forceinline__ void score_turn(score_state &s, memory &m, const para
     for (int i = 0; i < 4; i++) product<64, 0, 1>::rs(s.d_k, slopes[i], q + i * 128, 1);
     if (MORE) start_slopes(s, descriptor(m.queries[1][next]));
     wgmma_commit();
-    if (LATE_FENCE) announce_slopes(m, turn, lane);
 }
 
 __device__ __forceinline__ void begin_head(score_state &s, memory &m, uint32_t turn) {
