@@ -6,11 +6,13 @@
 #include <string.h>
 
 #include "prediction.h"
+#include "random.h"
 
 enum {
     AUDIT_EVERY = 1024, /* unverified predictions from one measured sum to the next */
     MOST_CONTEXT = 256, /* tokens that a row shows, as fairway/cache.h says */
-    FIRST_BLOCK = 64    /* room for pending tokens at first, where windows decide how many */
+    FIRST_BLOCK = 64,   /* room for pending tokens at first, where windows decide how many */
+    DECOYS = 64         /* values behind what a cache is handed */
 };
 
 /* What a cache is handed of a row: a copy, in an allocation of its own. A cache that casts away the
@@ -37,6 +39,8 @@ struct cache_stream {
     uint64_t n_unverified, n_audits;
     double sum_of_sums;
     struct cache_summary summary;
+    const struct cache_watcher *watcher; /* NULL: nobody */
+    struct cache_conditions conditions;
 };
 
 uint32_t cache_stream_context(const struct cache_stream *stream) {
@@ -52,10 +56,10 @@ static fw_status allocate(struct cache_stream *s, const struct token_table *tabl
     s->token_bytes = calloc(n, 1);
     s->token_is_boundary = calloc(n, 1);
     s->probabilities = calloc(n, sizeof *s->probabilities);
-    s->shown = calloc(1, sizeof *s->shown + n * sizeof *s->shown->probabilities);
-    s->context = calloc(cache_stream_context(s) + 1, sizeof *s->context);
+    s->shown = calloc(1, sizeof *s->shown + (n + DECOYS) * sizeof *s->shown->probabilities);
+    s->context = calloc(cache_stream_context(s) + DECOYS, sizeof *s->context);
     s->pending = calloc(s->room, sizeof *s->pending);
-    s->told = calloc(s->room, sizeof *s->told);
+    s->told = calloc(s->room + DECOYS, sizeof *s->told);
     if (s->context == NULL || s->buffers == NULL || s->token_bytes == NULL ||
         s->token_is_boundary == NULL || s->probabilities == NULL || s->shown == NULL ||
         s->pending == NULL || s->told == NULL)
@@ -168,17 +172,30 @@ static fw_status located(fw_status status, uint64_t position, const char *call, 
                    why->message[0] != '\0' ? why->message : "failed without a reason");
 }
 
+/* Whoever reads behind what it was handed finds these. */
+static void put_decoys(struct cache_stream *s) {
+    if (s->conditions.decoys == 0) return;
+    const uint32_t vocabulary = s->buffers->vocabulary;
+    struct random random = random_seeded(s->conditions.decoys);
+    for (uint32_t i = 0; i < DECOYS; i++) {
+        s->told[s->room + i] = (uint32_t)random_below(&random, vocabulary);
+        s->context[cache_stream_context(s) + i] = (uint32_t)random_below(&random, vocabulary);
+        s->shown->probabilities[vocabulary + i] = 1.0 / (double)(1 + random_below(&random, 64));
+    }
+}
+
 static fw_status make_room(struct cache_stream *s, fw_error *error) {
     if (s->n_pending < s->room) return FW_OK;
     const uint32_t room = 2 * s->room;
     uint32_t *pending = realloc(s->pending, room * sizeof *pending);
     if (pending != NULL) s->pending = pending;
-    uint32_t *told = pending != NULL ? calloc(room, sizeof *told) : NULL;
+    uint32_t *told = pending != NULL ? calloc(room + DECOYS, sizeof *told) : NULL;
     if (told == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for a block of %u tokens", room);
     free(s->told);
     s->told = told;
     s->room = room;
+    put_decoys(s);
     return FW_OK;
 }
 
@@ -215,8 +232,8 @@ static void show(struct cache_stream *s, const fw_row *row) {
 
 /* The statement is copied when predict() returns: a cache that kept the pointer cannot change its
  * form afterwards, say from `unverified` once its `probability` has been asked. */
-static fw_status predict(struct cache_stream *s, const fw_row *row, uint32_t target,
-                         double *probability, fw_error *error) {
+static fw_status ask(struct cache_stream *s, const fw_row *row, fw_prediction *stated,
+                     fw_error *error) {
     fw_prediction handed;
     fw_error why;
     clear(&why);
@@ -224,10 +241,30 @@ static fw_status predict(struct cache_stream *s, const fw_row *row, uint32_t tar
     show(s, row);
     FW_TRY(located(s->cache->predict(s->self, &s->shown->row, &handed, &why), row->position,
                    "predict", &why, error));
-    const fw_prediction stated = handed;
-    FW_TRY(prediction_probability(s->buffers, row, &stated, target, probability, error));
-    const bool audited = s->unverified || stated.form == FW_PREDICT_UNVERIFIED;
-    return audited ? audit_unverified(s, row, &stated, error) : FW_OK;
+    *stated = handed;
+    return FW_OK;
+}
+
+static fw_status predict(struct cache_stream *s, const fw_row *row, uint32_t target,
+                         fw_prediction *stated, double *probability, fw_error *error) {
+    if (s->conditions.asked_twice) FW_TRY(ask(s, row, stated, error));
+    FW_TRY(ask(s, row, stated, error));
+    FW_TRY(prediction_probability(s->buffers, row, stated, target, probability, error));
+    const bool audited = s->unverified || stated->form == FW_PREDICT_UNVERIFIED;
+    return audited ? audit_unverified(s, row, stated, error) : FW_OK;
+}
+
+/* Predict, be watched, tell, be watched again. */
+static fw_status score_one(struct cache_stream *s, const fw_row *row, uint32_t target,
+                           double *probability, fw_error *error) {
+    fw_prediction stated;
+    const struct cache_watcher *watcher = s->watcher;
+    FW_TRY(predict(s, row, target, &stated, probability, error));
+    if (watcher == NULL) return tell(s, row->position, target, error);
+    const struct cache_statement statement = {row, &stated, s->buffers, target, *probability};
+    FW_TRY(watcher->stated(watcher->self, &statement, error));
+    FW_TRY(tell(s, row->position, target, error));
+    return watcher->told(watcher->self, &statement, error);
 }
 
 static fw_status failed(const struct cache_stream *s, fw_status status, const fw_error *why,
@@ -242,8 +279,7 @@ fw_status cache_stream_score(struct cache_stream *s, const fw_row *row, uint32_t
     fw_error why;
     clear(&why);
     double probability = 0;
-    fw_status status = predict(s, row, target, &probability, &why);
-    if (status == FW_OK) status = tell(s, row->position, target, &why);
+    const fw_status status = score_one(s, row, target, &probability, &why);
     FW_TRY(failed(s, status, &why, error));
     if (probability != row->probabilities[target]) s->summary.changed++;
     *nats = probability < 1 ? -log(probability) : 0;
@@ -270,4 +306,16 @@ void cache_stream_summary(const struct cache_stream *s, struct cache_summary *su
     *summary = s->summary;
     if (s->n_audits > 0) summary->mean_sum = s->sum_of_sums / (double)s->n_audits;
     if (FW_HAS(s->cache, memory_bytes)) summary->memory_bytes = s->cache->memory_bytes(s->self);
+}
+
+/* ---- probes ---- */
+
+void cache_stream_watch(struct cache_stream *s, const struct cache_watcher *watcher) {
+    s->watcher = watcher;
+}
+
+void cache_stream_set_conditions(struct cache_stream *s,
+                                 const struct cache_conditions *conditions) {
+    s->conditions = *conditions;
+    put_decoys(s);
 }

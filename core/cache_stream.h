@@ -55,4 +55,39 @@ fw_status cache_stream_begin(struct cache_stream *stream, fw_error *error);
 
 void cache_stream_summary(const struct cache_stream *stream, struct cache_summary *summary);
 
+/* ---- probes ---- */
+
+struct prediction_buffers;
+
+/* What a cache stated for one position, checked by the host. */
+struct cache_statement {
+    const fw_row *row; /* the host's own */
+    const fw_prediction *prediction;
+    struct prediction_buffers *buffers;
+    uint32_t target;
+    double probability; /* of the target */
+};
+
+/* Who watches a cache at work; what they return other than FW_OK ends the scoring. */
+struct cache_watcher {
+    void *self;
+    /* A statement was checked; the cache does not know the target yet. */
+    fw_status (*stated)(void *self, const struct cache_statement *statement, fw_error *error);
+    /* The cache was told the target, or the target waits in its block. The same statement, but the
+     * buffers have whatever the cache left in them. */
+    fw_status (*told)(void *self, const struct cache_statement *statement, fw_error *error);
+};
+
+/* NULL: nobody. The watcher stays the caller's. */
+void cache_stream_watch(struct cache_stream *stream, const struct cache_watcher *watcher);
+
+/* What an honest cache does not notice. Behind all that a cache is handed lie DECOYS values that
+ * are not part of it: zeros, or those of `decoys`, a seed. */
+struct cache_conditions {
+    bool asked_twice; /* predict() comes twice for each position, and the second answer counts */
+    uint64_t decoys;
+};
+void cache_stream_set_conditions(struct cache_stream *stream,
+                                 const struct cache_conditions *conditions);
+
 #endif

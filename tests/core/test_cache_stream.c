@@ -484,6 +484,104 @@ static void test_failures_of_the_cache_name_the_position(void **state) {
                  "position 31: update: failed without a reason");
 }
 
+/* ---- watched, and under other conditions ---- */
+
+static char seen[64];
+
+static fw_status watch(const char *what, const struct cache_statement *statement) {
+    const size_t n = strlen(seen);
+    (void)snprintf(seen + n, sizeof seen - n, "%s%zu/%u ", what, script.n_calls, statement->target);
+    return FW_OK;
+}
+
+static fw_status watch_stated(void *self, const struct cache_statement *statement, fw_error *why) {
+    (void)self, (void)why;
+    assert_true(statement->row == &row && statement->prediction->n == 2);
+    assert_true(fabs(statement->probability - (0.5 * 0.10 + 0.4)) < 1e-15);
+    return watch("stated", statement);
+}
+
+static fw_status watch_told(void *self, const struct cache_statement *statement, fw_error *why) {
+    (void)self;
+    (void)watch("told", statement);
+    if (row.position < 1) return FW_OK;
+    return fw_fail(why, FW_E_PROTOCOL, "seen enough");
+}
+
+static void test_watched_before_and_after_it_is_told(void **state) {
+    (void)state;
+    const struct cache_watcher watcher = {NULL, watch_stated, watch_told};
+    seen[0] = '\0';
+    script.predict = state_mix;
+    open_stream(false);
+    cache_stream_watch(stream, &watcher);
+    (void)score(0, 3);
+    assert_string_equal(seen, "stated1/3 told2/3 ");
+    double nats = -1;
+    row.position = 1;
+    assert_fails(cache_stream_score(stream, &row, 3, &nats, &error), FW_E_PROTOCOL, &error,
+                 "[cache] plugin script: seen enough");
+    assert_true(nats == -1);
+    cache_stream_watch(stream, NULL);
+    (void)score(2, 3);
+}
+
+static void test_asked_twice(void **state) {
+    (void)state;
+    script.predict = state_mix;
+    open_stream(false);
+    const struct cache_conditions conditions = {.asked_twice = true};
+    cache_stream_set_conditions(stream, &conditions);
+    assert_true(fabs(score(0, 3) + log(0.5 * 0.10 + 0.4)) < 1e-15);
+    assert_int_equal(script.n_calls, 3);
+    assert_true(script.calls[0].what == 'p' && script.calls[1].what == 'p');
+    assert_true(script.calls[2].what == 'u');
+}
+
+/* What lies behind the handed memory: the script reads it as a cheat would. */
+static uint32_t behind_told, behind_context;
+static double behind_row;
+
+static void read_behind_row(const fw_row *given, fw_prediction *prediction) {
+    behind_context = given->context[given->n_context];
+    behind_row = given->probabilities[V];
+    script_state_row(prediction);
+}
+
+static fw_status read_behind_told(const uint32_t *told, uint64_t n, fw_error *why) {
+    (void)why;
+    behind_told = told[n];
+    return FW_OK;
+}
+
+static void test_decoys_lie_behind_what_is_handed(void **state) {
+    (void)state;
+    const uint32_t tokens_before[3] = {5, 6, 7};
+    script.predict = read_behind_row;
+    script.update = read_behind_told;
+    script.vtable.context_tokens = 3;
+    row.context = tokens_before;
+    row.n_context = 3;
+    open_stream(false);
+    (void)score(0, 1);
+    assert_true(behind_told == 0 && behind_context == 0 && behind_row == 0);
+    uint32_t told[8], context[8];
+    for (uint64_t seed = 1; seed <= 8; seed++) {
+        const struct cache_conditions conditions = {.decoys = seed};
+        cache_stream_set_conditions(stream, &conditions);
+        (void)score(seed, 1);
+        assert_true(behind_told < V && behind_context < V && behind_row > 0);
+        told[seed - 1] = behind_told;
+        context[seed - 1] = behind_context;
+    }
+    uint32_t told_differ = 0, context_differ = 0;
+    for (int i = 1; i < 8; i++) {
+        told_differ += told[i] != told[0];
+        context_differ += context[i] != context[0];
+    }
+    assert_true(told_differ > 0 && context_differ > 0);
+}
+
 int main(void) {
 #define CHECKED(test) cmocka_unit_test_setup_teardown(test, setup, teardown)
     const struct CMUnitTest tests[] = {
@@ -507,6 +605,9 @@ int main(void) {
         CHECKED(test_unverified_is_measured_and_invalid),
         CHECKED(test_violations),
         CHECKED(test_failures_of_the_cache_name_the_position),
+        CHECKED(test_watched_before_and_after_it_is_told),
+        CHECKED(test_asked_twice),
+        CHECKED(test_decoys_lie_behind_what_is_handed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
