@@ -34,7 +34,7 @@ cp -r record elsewhere/moved
 python3 elsewhere/moved/train_gpt.py --dry-run >dry.txt || fail "train_gpt.py --dry-run fails"
 grep -q 'hashes are right' dry.txt || fail "train_gpt.py checked nothing"
 for file in CMakeLists.txt core/main.c sdk/CMakeLists.txt sdk/include/fairway/abi.h kernels/cpu/device.c \
-  plugins/CMakeLists.txt plugins/attention/gqa/gqa.c plugins/cache/ngram/trie.c; do
+  plugins/CMakeLists.txt plugins/attention/gqa/gqa.c plugins/cache/trie.c; do
   [ -s "elsewhere/moved/build/code/$file" ] || fail "the sources lack $file"
 done
 python3 elsewhere/moved/train_gpt.py --dry-run --data text >/dev/null

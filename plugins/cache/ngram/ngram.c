@@ -3,7 +3,7 @@
  *                 where the counts do not help it costs next to nothing.
  *   ngram_counts  trusts by a fixed formula of the counts. Weaker, but its state depends on the
  *                 tokens alone, so it can be warm-started anywhere in the stream. */
-#include "blend.h"
+#include "../blend.h"
 
 typedef struct ngram {
     const fw_host *host;

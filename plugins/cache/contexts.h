@@ -2,8 +2,8 @@
  * recent earlier place that continued like the present ("match"), for contexts longer than the
  * trie keeps. Nodes are carried along: the context of order o + 1 after token x is the child x of
  * the context of order o before it, so nothing is ever searched from the root. */
-#ifndef NGRAM_CONTEXTS_H
-#define NGRAM_CONTEXTS_H
+#ifndef CACHE_CONTEXTS_H
+#define CACHE_CONTEXTS_H
 
 #include "trie.h"
 

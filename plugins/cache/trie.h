@@ -4,8 +4,8 @@
  * A follower list is searched by token and kept sorted by count, so the most frequent followers are
  * its beginning. Nothing is hashed: two contexts never share a count. Memory grows up to a bound;
  * beyond it known followers are still counted and new ones are not. */
-#ifndef NGRAM_TRIE_H
-#define NGRAM_TRIE_H
+#ifndef CACHE_TRIE_H
+#define CACHE_TRIE_H
 
 #include <stdbool.h>
 

@@ -11,8 +11,8 @@
  * scored, each weight moves towards the posterior probability that its expert produced the token,
  * as far as the draw reached it past the experts above: one online step of expectation
  * maximisation. An expert that is worse than what lies below it loses its weight. */
-#ifndef NGRAM_BLEND_H
-#define NGRAM_BLEND_H
+#ifndef CACHE_BLEND_H
+#define CACHE_BLEND_H
 
 #include "contexts.h"
 
