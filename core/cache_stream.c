@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "cache_seat.h"
 #include "prediction.h"
 #include "random.h"
 
@@ -24,8 +25,8 @@ struct shown {
 
 struct cache_stream {
     const struct plugin_choice *choice;
-    const fw_cache *cache;
-    void *self;
+    const fw_cache *cache; /* what it declares */
+    struct cache_seat seat;
     struct prediction_buffers *buffers;
     uint8_t *token_bytes, *token_is_boundary;
     struct shown *shown;
@@ -97,9 +98,9 @@ static fw_status start(struct cache_stream *s, const fw_host *host, uint32_t voc
                                   .stream_tokens = targets,
                                   .token_bytes = s->token_bytes,
                                   .token_is_boundary = s->token_is_boundary};
-    FW_TRY(s->cache->create(host, s->choice->values, &shape, &s->self, error));
-    s->buffers->cache = s->self;
-    return s->cache->begin(s->self, error);
+    FW_TRY(cache_seat_open(s->choice, host, &shape, &s->seat, error));
+    s->buffers->cache = s->seat.self;
+    return s->seat.cache->begin(s->seat.self, error);
 }
 
 fw_status cache_stream_open(const struct plugin_choice *choice, const fw_host *host,
@@ -127,7 +128,7 @@ fw_status cache_stream_open(const struct plugin_choice *choice, const fw_host *h
 
 void cache_stream_close(struct cache_stream *stream) {
     if (stream == NULL) return;
-    if (stream->self != NULL) stream->cache->destroy(stream->self);
+    cache_seat_close(&stream->seat);
     prediction_buffers_destroy(stream->buffers);
     free(stream->token_bytes);
     free(stream->token_is_boundary);
@@ -205,8 +206,8 @@ static fw_status deliver(struct cache_stream *s, fw_error *error) {
     memcpy(s->told, s->pending, n * sizeof *s->told);
     fw_error why;
     clear(&why);
-    return located(s->cache->update(s->self, s->told, n, &why), s->last_position, "update", &why,
-                   error);
+    return located(s->seat.cache->update(s->seat.self, s->told, n, &why), s->last_position,
+                   "update", &why, error);
 }
 
 static fw_status tell(struct cache_stream *s, uint64_t position, uint32_t token, fw_error *error) {
@@ -239,8 +240,8 @@ static fw_status ask(struct cache_stream *s, const fw_row *row, fw_prediction *s
     clear(&why);
     prediction_prepare(s->buffers, &handed);
     show(s, row);
-    FW_TRY(located(s->cache->predict(s->self, &s->shown->row, &handed, &why), row->position,
-                   "predict", &why, error));
+    FW_TRY(located(s->seat.cache->predict(s->seat.self, &s->shown->row, &handed, &why),
+                   row->position, "predict", &why, error));
     *stated = handed;
     return FW_OK;
 }
@@ -298,14 +299,15 @@ fw_status cache_stream_begin(struct cache_stream *s, fw_error *error) {
     s->n_pending = 0;
     fw_error why;
     clear(&why);
-    const fw_status status = s->cache->begin(s->self, &why);
+    const fw_status status = s->seat.cache->begin(s->seat.self, &why);
     return failed(s, status, &why, error);
 }
 
 void cache_stream_summary(const struct cache_stream *s, struct cache_summary *summary) {
     *summary = s->summary;
     if (s->n_audits > 0) summary->mean_sum = s->sum_of_sums / (double)s->n_audits;
-    if (FW_HAS(s->cache, memory_bytes)) summary->memory_bytes = s->cache->memory_bytes(s->self);
+    if (FW_HAS(s->seat.cache, memory_bytes))
+        summary->memory_bytes = s->seat.cache->memory_bytes(s->seat.self);
 }
 
 /* ---- probes ---- */
