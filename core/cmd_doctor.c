@@ -130,6 +130,7 @@ static void report_build(void) {
     print_line("cJSON", cJSON_Version());
     report_built_with("inih", INIH_VERSION);
     report_built_with("libmd", LIBMD_VERSION);
+    report_built_with("libseccomp", LIBSECCOMP_VERSION);
     report_built_with("SentencePiece", SENTENCEPIECE_VERSION);
 }
 

@@ -1,0 +1,145 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* O_PATH, CLONE_THREAD */
+#endif
+#include "jail.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/landlock.h>
+#include <sched.h>
+#include <seccomp.h>
+#include <stdbool.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+/* ---- privileges ---- */
+
+static fw_status drop_privileges(fw_error *error) {
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+    const struct __user_cap_data_struct none[_LINUX_CAPABILITY_U32S_3] = {{0}};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+        return fw_fail(error, FW_E_UNSUPPORTED, "no jail: no_new_privs: %s", strerror(errno));
+    if (syscall(SYS_capset, &header, none) != 0)
+        return fw_fail(error, FW_E_UNSUPPORTED, "no jail: capset: %s", strerror(errno));
+    return FW_OK;
+}
+
+/* ---- files ---- */
+
+#define READ_RIGHTS (LANDLOCK_ACCESS_FS_READ_FILE | LANDLOCK_ACCESS_FS_READ_DIR)
+/* Those of the first version, which every kernel with Landlock has. */
+#define ALL_RIGHTS ((LANDLOCK_ACCESS_FS_MAKE_SYM << 1) - 1)
+
+static void allow_reading(int ruleset, const char *path) {
+    const int descriptor = open(path, O_PATH | O_CLOEXEC);
+    struct stat about;
+    if (descriptor < 0) return;
+    if (fstat(descriptor, &about) == 0) {
+        const bool directory = S_ISDIR(about.st_mode);
+        const struct landlock_path_beneath_attr rule = {
+            .allowed_access = directory ? READ_RIGHTS : LANDLOCK_ACCESS_FS_READ_FILE,
+            .parent_fd = descriptor};
+        (void)syscall(SYS_landlock_add_rule, ruleset, LANDLOCK_RULE_PATH_BENEATH, &rule, 0);
+    }
+    (void)close(descriptor);
+}
+
+/* A kernel without Landlock leaves it to the other parts. */
+static void limit_files(const char *const *readable) {
+    const struct landlock_ruleset_attr attributes = {.handled_access_fs = ALL_RIGHTS};
+    const int ruleset =
+        (int)syscall(SYS_landlock_create_ruleset, &attributes, sizeof attributes, 0);
+    if (ruleset < 0) return;
+    for (size_t i = 0; readable != NULL && readable[i] != NULL; i++)
+        allow_reading(ruleset, readable[i]);
+    (void)syscall(SYS_landlock_restrict_self, ruleset, 0);
+    (void)close(ruleset);
+}
+
+/* ---- system calls ---- */
+
+static const int sealed_calls[] = {
+    /* descriptors that are open */
+    SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(pread64),
+    SCMP_SYS(pwrite64), SCMP_SYS(lseek), SCMP_SYS(fstat), SCMP_SYS(close), SCMP_SYS(close_range),
+    SCMP_SYS(fcntl), SCMP_SYS(fsync),
+    /* memory */
+    SCMP_SYS(brk), SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(mprotect),
+    SCMP_SYS(madvise),
+    /* threads and signals of its own */
+    SCMP_SYS(futex), SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(sched_yield),
+    SCMP_SYS(sched_getaffinity), SCMP_SYS(sched_setaffinity), SCMP_SYS(getcpu), SCMP_SYS(getpid),
+    SCMP_SYS(getppid), SCMP_SYS(gettid), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask),
+    SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack), SCMP_SYS(exit), SCMP_SYS(exit_group),
+    /* clock and chance */
+    SCMP_SYS(clock_gettime), SCMP_SYS(clock_getres), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
+    SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(restart_syscall), SCMP_SYS(getrandom)};
+
+static const int loading_calls[] = {
+    SCMP_SYS(newfstatat), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(access),
+    SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
+    SCMP_SYS(getdents64), SCMP_SYS(getcwd), SCMP_SYS(statfs), SCMP_SYS(fstatfs), SCMP_SYS(uname),
+    SCMP_SYS(sysinfo), SCMP_SYS(arch_prctl), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid),
+    SCMP_SYS(getegid),
+    /* what leads from here to JAIL_SEALED */
+    SCMP_SYS(prctl), SCMP_SYS(seccomp), SCMP_SYS(capset), SCMP_SYS(landlock_create_ruleset),
+    SCMP_SYS(landlock_add_rule), SCMP_SYS(landlock_restrict_self)};
+
+/* 0 or a negative errno. Calls that this architecture does not have are left out. */
+static int allow(scmp_filter_ctx filter, const int *calls, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const int result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, calls[i], 0);
+        if (result != 0 && result != -EDOM) return result;
+    }
+    return 0;
+}
+
+/* Files for reading alone. */
+static int allow_opening(scmp_filter_ctx filter) {
+    const scmp_datum_t writes = O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND;
+    const int result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1,
+                                        SCMP_A2(SCMP_CMP_MASKED_EQ, writes, O_RDONLY));
+    if (result != 0) return result;
+    return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(open), 1,
+                            SCMP_A1(SCMP_CMP_MASKED_EQ, writes, O_RDONLY));
+}
+
+/* Threads, not processes; clone3 hides its flags from a filter, and the C library does without.
+ * Signals to itself alone, which is what abort() sends. */
+static int allow_threads(scmp_filter_ctx filter) {
+    const scmp_datum_t thread = CLONE_VM | CLONE_THREAD | CLONE_SIGHAND;
+    int result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1,
+                                  SCMP_A0(SCMP_CMP_MASKED_EQ, thread, thread));
+    if (result == 0) result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+    if (result == 0)
+        result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(tgkill), 1,
+                                  SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)getpid()));
+    return result;
+}
+
+static int limit_calls(scmp_filter_ctx filter, enum jail jail) {
+    int result = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
+    if (result == 0) result = allow(filter, sealed_calls, sizeof sealed_calls / sizeof(int));
+    if (result == 0) result = allow_threads(filter);
+    if (result == 0 && jail == JAIL_LOADING) {
+        result = allow(filter, loading_calls, sizeof loading_calls / sizeof(int));
+        if (result == 0) result = allow_opening(filter);
+    }
+    return result == 0 ? seccomp_load(filter) : result;
+}
+
+fw_status jail_enter(enum jail jail, const char *const *readable, fw_error *error) {
+    FW_TRY(drop_privileges(error));
+    limit_files(readable);
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+    if (filter == NULL) return fw_fail(error, FW_E_MEMORY, "no jail: no memory for a filter");
+    const int result = limit_calls(filter, jail);
+    seccomp_release(filter);
+    if (result == 0) return FW_OK;
+    return fw_fail(error, FW_E_UNSUPPORTED, "no jail: this kernel refuses seccomp: %s",
+                   strerror(-result));
+}

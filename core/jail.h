@@ -1,0 +1,25 @@
+/* Jails: what a process gives up, for good, before it runs code that nobody vouches for.
+ *
+ * A jail is of three parts. No privileges: none are gained from here on, and capabilities are
+ * dropped. Landlock, where the kernel has it: files may be read below the directories named, and
+ * nowhere else; other processes may not be looked into. Seccomp: a list of the system calls that
+ * are left; all others fail with EPERM. All threads of the process are in it. */
+#ifndef FAIRWAY_JAIL_H
+#define FAIRWAY_JAIL_H
+
+#include <fairway/error.h>
+
+enum jail {
+    /* Files can be read, as loading a library does; nothing can be written but to descriptors that
+     * are open; no network, no other process. */
+    JAIL_LOADING,
+    /* No files either: memory, threads, the clock, and descriptors that are open. */
+    JAIL_SEALED
+};
+
+/* `readable`: paths of files and directories, NULL-terminated; those that are absent are passed
+ * over. NULL with JAIL_SEALED. A process goes from JAIL_LOADING to JAIL_SEALED, never back.
+ * E_UNSUPPORTED when the kernel refuses seccomp. */
+fw_status jail_enter(enum jail jail, const char *const *readable, fw_error *error);
+
+#endif
