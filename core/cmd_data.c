@@ -1,5 +1,4 @@
 /* fairway data: text or JSON lines -> token shards, or a description of shards. */
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,6 +7,7 @@
 #include "commands.h"
 #include "files.h"
 #include "host.h"
+#include "interrupt.h"
 #include "params.h"
 #include "progress.h"
 #include "shard.h"
@@ -70,20 +70,6 @@ struct conversion {
     double start;
     uint64_t stored_done, stored_total;
 };
-
-static volatile sig_atomic_t interrupted;
-
-static void interrupt(int number) {
-    (void)number;
-    interrupted = 1;
-}
-
-/* The first signal ends the work in good order, the second at once. */
-static void catch_signals(void) {
-    struct sigaction action = {.sa_handler = interrupt, .sa_flags = (int)SA_RESETHAND};
-    (void)sigaction(SIGINT, &action, NULL);
-    (void)sigaction(SIGTERM, &action, NULL);
-}
 
 /* ---- Arguments ---- */
 
@@ -229,7 +215,7 @@ static fw_status convert_part(struct conversion *c, enum corpus_part part, struc
         c->stored_done += text_source_stored_bytes(c->source, order[i]);
         progress_work(&c->progress, "tokenizing", (double)c->stored_done / 1e6,
                       (double)c->stored_total / 1e6, "MB", c->start);
-        if (status == FW_OK && interrupted)
+        if (status == FW_OK && interrupt_seen())
             status = fw_fail(error, FW_E_INTERRUPTED, "interrupted; nothing was written");
     }
     free(order);
@@ -266,7 +252,7 @@ static fw_status convert(struct conversion *c, const struct arguments *arguments
     FW_TRY(open_tokenizer(c, arguments, error));
     FW_TRY(add_sources(c, arguments, error));
     FW_TRY(open_shards(c, error));
-    catch_signals();
+    interrupt_catch();
     progress_begin(&c->progress);
     c->start = clock_seconds();
     fw_status status = convert_part(c, CORPUS_TRAINING_PART, &c->training, error);

@@ -194,6 +194,7 @@ struct shard_writer {
     struct file_writer *beside; /* the documents file, once prepared */
     char *path;                 /* its name */
     uint64_t n_tokens, n_documents;
+    bool without_documents, prepared;
     uint8_t *documents; /* the documents file so far, DOCUMENTS_HEADER first */
     size_t used, capacity;
 };
@@ -213,21 +214,28 @@ static void put(struct shard_writer *writer, const void *data, size_t size) {
     writer->used += size;
 }
 
-static fw_status begin(struct shard_writer *writer, const char *path, const uint8_t fingerprint[32],
-                       fw_error *error) {
-    writer->path = documents_path(path);
-    if (writer->path == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory for %s", path);
+static fw_status begin_documents(struct shard_writer *writer, const uint8_t fingerprint[32],
+                                 fw_error *error) {
     FW_TRY(documents_reserve(writer, 1 << 16, error));
     const uint64_t zeros[2] = {0, 0}; /* the counts, known at the end */
     put(writer, documents_magic, sizeof documents_magic);
     put(writer, fingerprint, 32);
     put(writer, zeros, sizeof zeros);
+    return FW_OK;
+}
+
+static fw_status begin(struct shard_writer *writer, const char *path, const uint8_t *fingerprint,
+                       fw_error *error) {
+    writer->path = documents_path(path);
+    if (writer->path == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory for %s", path);
+    writer->without_documents = fingerprint == NULL;
+    if (fingerprint != NULL) FW_TRY(begin_documents(writer, fingerprint, error));
     FW_TRY(file_create(path, &writer->shard, error));
     const int32_t header[SHARD_HEADER_BYTES / 4] = {SHARD_MAGIC, SHARD_VERSION};
     return file_append(writer->shard, header, sizeof header, error);
 }
 
-fw_status shard_create(const char *path, const uint8_t fingerprint[32], struct shard_writer **out,
+fw_status shard_create(const char *path, const uint8_t *fingerprint, struct shard_writer **out,
                        fw_error *error) {
     struct shard_writer *writer = calloc(1, sizeof *writer);
     if (writer == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory for %s", path);
@@ -241,17 +249,24 @@ fw_status shard_create(const char *path, const uint8_t fingerprint[32], struct s
 
 uint64_t shard_written(const struct shard_writer *writer) { return writer->n_tokens; }
 
-fw_status shard_append(struct shard_writer *writer, const uint16_t *tokens, uint64_t n,
-                       uint64_t raw_bytes, const uint8_t hash[32], fw_error *error) {
+fw_status shard_append_tokens(struct shard_writer *writer, const uint16_t *tokens, uint64_t n,
+                              fw_error *error) {
     if (n > SHARD_MAX_TOKENS - writer->n_tokens)
         return fw_fail(error, FW_E_LIMIT, "a shard holds at most %llu tokens",
                        (unsigned long long)SHARD_MAX_TOKENS);
-    FW_TRY(documents_reserve(writer, DOCUMENTS_ENTRY, error));
     FW_TRY(file_append(writer->shard, tokens, n * sizeof *tokens, error));
-    put(writer, &writer->n_tokens, 8);
+    writer->n_tokens += n;
+    return FW_OK;
+}
+
+fw_status shard_append(struct shard_writer *writer, const uint16_t *tokens, uint64_t n,
+                       uint64_t raw_bytes, const uint8_t hash[32], fw_error *error) {
+    const uint64_t first = writer->n_tokens;
+    FW_TRY(documents_reserve(writer, DOCUMENTS_ENTRY, error));
+    FW_TRY(shard_append_tokens(writer, tokens, n, error));
+    put(writer, &first, 8);
     put(writer, &raw_bytes, 8);
     put(writer, hash, HASH_BYTES);
-    writer->n_tokens += n;
     writer->n_documents++;
     return FW_OK;
 }
@@ -275,11 +290,13 @@ static fw_status prepare_documents(struct shard_writer *writer, fw_error *error)
 }
 
 fw_status shard_prepare(struct shard_writer *writer, fw_error *error) {
-    if (writer->beside != NULL) return FW_OK;
+    if (writer->prepared) return FW_OK;
     const int32_t count = (int32_t)writer->n_tokens;
     FW_TRY(file_patch(writer->shard, 8, &count, sizeof count, error));
     FW_TRY(file_prepare(writer->shard, error));
-    return prepare_documents(writer, error);
+    if (!writer->without_documents) FW_TRY(prepare_documents(writer, error));
+    writer->prepared = true;
+    return FW_OK;
 }
 
 static fw_status publish(struct shard_writer *writer, fw_error *error) {
@@ -289,7 +306,7 @@ static fw_status publish(struct shard_writer *writer, fw_error *error) {
     writer->shard = NULL;
     FW_TRY(file_commit(shard, error));
     writer->beside = NULL;
-    return file_commit(beside, error);
+    return beside != NULL ? file_commit(beside, error) : FW_OK;
 }
 
 fw_status shard_commit(struct shard_writer *writer, fw_error *error) {

@@ -49,15 +49,21 @@ fw_status documents_read(const char *shard_path, uint64_t n_tokens, struct shard
 void documents_free(struct shard_documents *documents);
 
 /* Writes shard and documents file; both appear under their names when committed, not before. A
- * shard never lies beside documents of another: those of one that it replaces are removed first. */
+ * shard never lies beside documents of another: those of one that it replaces are removed first.
+ * Without a fingerprint (NULL) no documents file is written, for tokens that stand for no text. */
 struct shard_writer;
-fw_status shard_create(const char *path, const uint8_t fingerprint[32],
-                       struct shard_writer **writer, fw_error *error);
+fw_status shard_create(const char *path, const uint8_t *fingerprint, struct shard_writer **writer,
+                       fw_error *error);
 uint64_t shard_written(const struct shard_writer *writer); /* tokens */
 
 /* Append one document. E_LIMIT when the shard would exceed SHARD_MAX_TOKENS. */
 fw_status shard_append(struct shard_writer *writer, const uint16_t *tokens, uint64_t n,
                        uint64_t raw_bytes, const uint8_t hash[32], fw_error *error);
+
+/* Append tokens that are no document, to a shard without a documents file. E_LIMIT as above. */
+fw_status shard_append_tokens(struct shard_writer *writer, const uint16_t *tokens, uint64_t n,
+                              fw_error *error);
+
 /* Bring both files to the disk under temporary names, so that only renames are left to fail. */
 fw_status shard_prepare(struct shard_writer *writer, fw_error *error);
 fw_status shard_commit(struct shard_writer *writer, fw_error *error); /* frees the writer, always */

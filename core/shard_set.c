@@ -32,16 +32,18 @@ static fw_status remove_shard(const struct shard_set *set, uint32_t index, fw_er
 }
 
 fw_status shard_set_open(struct shard_set *set, const char *prefix, uint64_t shard_tokens,
-                         const uint8_t fingerprint[32], bool replace, fw_error *error) {
+                         const uint8_t *fingerprint, bool replace, fw_error *error) {
     if (strlen(prefix) > PATH_MAX - 64)
-        return fw_fail(error, FW_E_CONFIG, "--out is longer than %d characters", PATH_MAX - 64);
-    *set = (struct shard_set){.shard_tokens = shard_tokens, .replace = replace};
-    memcpy(set->fingerprint, fingerprint, sizeof set->fingerprint);
+        return fw_fail(error, FW_E_CONFIG, "the prefix of the shards is longer than %d characters",
+                       PATH_MAX - 64);
+    *set = (struct shard_set){
+        .shard_tokens = shard_tokens, .without_documents = fingerprint == NULL, .replace = replace};
+    if (fingerprint != NULL) memcpy(set->fingerprint, fingerprint, sizeof set->fingerprint);
     set->prefix = strdup(prefix);
     if (set->prefix == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory for %s", prefix);
     if (replace || !exists(set, 0)) return FW_OK;
     return fw_fail(error, FW_E_CONFIG,
-                   "%s_000000.bin exists already; choose another --out, or add --force to replace "
+                   "%s_000000.bin exists already; choose another prefix, or add --force to replace "
                    "these shards",
                    prefix);
 }
@@ -58,7 +60,8 @@ static fw_status begin_shard(struct shard_set *set, fw_error *error) {
     }
     char path[PATH_MAX];
     (void)shard_set_name(set, set->n_shards, path, sizeof path);
-    FW_TRY(shard_create(path, set->fingerprint, &set->writers[set->n_shards], error));
+    FW_TRY(shard_create(path, set->without_documents ? NULL : set->fingerprint,
+                        &set->writers[set->n_shards], error));
     set->n_shards++;
     return FW_OK;
 }
@@ -76,6 +79,20 @@ fw_status shard_set_append(struct shard_set *set, const uint16_t *tokens, uint64
     set->documents++;
     set->raw_bytes += raw_bytes;
     set->tokens += n;
+    return FW_OK;
+}
+
+fw_status shard_set_append_tokens(struct shard_set *set, const uint16_t *tokens, uint64_t n,
+                                  fw_error *error) {
+    while (n > 0) {
+        if (is_full(set, 1)) FW_TRY(begin_shard(set, error));
+        struct shard_writer *writer = set->writers[set->n_shards - 1];
+        const uint64_t left = set->shard_tokens - shard_written(writer), part = n < left ? n : left;
+        FW_TRY(shard_append_tokens(writer, tokens, part, error));
+        set->tokens += part;
+        tokens += part;
+        n -= part;
+    }
     return FW_OK;
 }
 

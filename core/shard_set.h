@@ -11,20 +11,26 @@ struct shard_set {
     char *prefix;
     uint64_t shard_tokens; /* a document that would exceed this begins the next shard */
     uint8_t fingerprint[32];
-    bool replace;
+    bool without_documents, replace;
     struct shard_writer **writers;
     uint32_t n_shards, capacity, n_committed, n_removed;
     uint64_t documents, raw_bytes, tokens;
 };
 
-/* E_CONFIG when such shards exist and `replace` is false. */
+/* E_CONFIG when such shards exist and `replace` is false. Without a fingerprint (NULL) the shards
+ * get no documents files, for tokens that stand for no text. */
 fw_status shard_set_open(struct shard_set *set, const char *prefix, uint64_t shard_tokens,
-                         const uint8_t fingerprint[32], bool replace, fw_error *error);
+                         const uint8_t *fingerprint, bool replace, fw_error *error);
 
 /* Append one document; it stays whole, in a shard of its own when it is longer than others may be.
  */
 fw_status shard_set_append(struct shard_set *set, const uint16_t *tokens, uint64_t n,
                            uint64_t raw_bytes, const uint8_t hash[32], fw_error *error);
+
+/* Append tokens that are no document, to shards without documents files; they are split where a
+ * shard is full. */
+fw_status shard_set_append_tokens(struct shard_set *set, const uint16_t *tokens, uint64_t n,
+                                  fw_error *error);
 
 /* Bring all to the disk under temporary names. */
 fw_status shard_set_prepare(struct shard_set *set, fw_error *error);
