@@ -36,6 +36,7 @@ struct cache_stream {
     uint32_t *told;        /* the block handed to update(), which may keep the pointer */
     uint32_t n_pending, room, update_every;
     bool unverified; /* declared, whatever it states */
+    bool left_alone; /* the last target's probability is the model's own */
     uint64_t last_position;
     uint64_t n_unverified, n_audits;
     double sum_of_sums;
@@ -282,10 +283,13 @@ fw_status cache_stream_score(struct cache_stream *s, const fw_row *row, uint32_t
     double probability = 0;
     const fw_status status = score_one(s, row, target, &probability, &why);
     FW_TRY(failed(s, status, &why, error));
-    if (probability != row->probabilities[target]) s->summary.changed++;
+    s->left_alone = probability == row->probabilities[target];
+    if (!s->left_alone) s->summary.changed++;
     *nats = probability < 1 ? -log(probability) : 0;
     return FW_OK;
 }
+
+bool cache_stream_left_alone(const struct cache_stream *s) { return s->left_alone; }
 
 fw_status cache_stream_end_window(struct cache_stream *s, fw_error *error) {
     if (s->update_every != FW_UPDATE_EVERY_WINDOW || s->n_pending == 0) return FW_OK;

@@ -47,6 +47,9 @@ uint32_t cache_stream_context(const struct cache_stream *stream);
 fw_status cache_stream_score(struct cache_stream *stream, const fw_row *row, uint32_t target,
                              double *nats, fw_error *error);
 
+/* Whether the target scored last has the probability that the model's row gives it. */
+bool cache_stream_left_alone(const struct cache_stream *stream);
+
 /* All of a window's positions are scored: what FW_UPDATE_EVERY_WINDOW waits for. */
 fw_status cache_stream_end_window(struct cache_stream *stream, fw_error *error);
 

@@ -138,6 +138,7 @@ static void print_result(const struct scorer *scorer, const struct corpus *corpu
     report_print_score_header();
     report_print_model(experiment, result);
     if (choice_is_on(&experiment->cache)) report_print_caches(experiment, result);
+    report_print_audit(result);
 }
 
 static fw_status eval(const struct arguments *arguments, const struct eval_options *options,
@@ -151,8 +152,8 @@ static fw_status eval(const struct arguments *arguments, const struct eval_optio
     struct evaluate_result result;
     if (status == FW_OK)
         status = score_corpus(&scorer.session, scorer.model, scorer.artifact.table, corpus,
-                              experiment->eval.mode, (uint64_t)experiment->eval.max_tokens,
-                              choice_is_on(&experiment->cache), "evaluate", &result, error);
+                              experiment->eval.mode, (uint64_t)experiment->eval.max_tokens, true,
+                              "evaluate", &result, error);
     if (status == FW_OK) print_result(&scorer, corpus, &result);
     corpus_close(corpus);
     session_close(&text_session);

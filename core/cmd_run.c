@@ -87,8 +87,7 @@ static fw_status score_artifact(struct pipeline *pipeline, const struct argument
                           &report->packed, error);
     if (status == FW_OK)
         status = score_corpus(&scorer.session, scorer.model, scorer.artifact.table, corpus,
-                              experiment->eval.mode, 0, report->cache_on, "evaluate",
-                              &report->final, error);
+                              experiment->eval.mode, 0, true, "evaluate", &report->final, error);
     report->seconds[PHASE_LADDER] += report->packed.seconds;
     report->seconds[PHASE_EVALUATE] += report->final.seconds;
     pipeline_note_effects(pipeline, scorer.session.host);

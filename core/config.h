@@ -62,6 +62,7 @@ struct model_keys {
 };
 
 enum eval_mode { EVAL_PLAIN = 0, EVAL_SLIDING = 1 };
+enum eval_audit { EVAL_AUDIT_OFF = 0, EVAL_AUDIT_SAMPLE = 1, EVAL_AUDIT_FULL = 2 };
 enum eval_violation { EVAL_VIOLATION_ERROR = 0, EVAL_VIOLATION_REPORT = 1 };
 
 struct eval_keys {
@@ -72,6 +73,7 @@ struct eval_keys {
     int64_t max_tokens;    /* of validation; 0: all */
     int64_t ladder_tokens; /* of the raw/averaged/packed comparison; 0: all */
     int64_t on_violation;  /* enum eval_violation */
+    int64_t audit;         /* enum eval_audit */
     int64_t ranks;         /* parts of the stream, each with a cold cache of its own */
     bool faithful;         /* count as record 993 does, targets at the end several times */
 };

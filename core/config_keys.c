@@ -120,6 +120,7 @@ static const struct core_key model_keys[] = {
 };
 
 static const char *const modes[] = {"plain", "sliding", NULL};
+static const char *const audits[] = {"off", "sample", "full", NULL};
 static const char *const violations[] = {"error", "report", NULL};
 
 static const struct core_key eval_keys[] = {
@@ -135,7 +136,10 @@ static const struct core_key eval_keys[] = {
     TOTAL("ladder_tokens", "0", 0, "tokens", eval.ladder_tokens,
           "tokens of the comparison of raw, averaged and packed weights; 0: all"),
     CHOICE("on_violation", "error", violations, eval.on_violation,
-           "a score whose distribution does not sum to one: stop, or report it as INVALID"),
+           "a score whose distribution does not sum to one, or whose audit fails: stop, or report "
+           "it as INVALID"),
+    CHOICE("audit", "sample", audits, eval.audit,
+           "probes of cache and model while they are scored: none, at sampled positions, or all"),
     NUMBER(FW_PARAM_INT, "ranks", "1", 1, 4096, "", eval.ranks,
            "contiguous parts of the stream, each scored with a cold cache of its own"),
     FLAG("faithful", "no", eval.faithful,

@@ -4,8 +4,8 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "cache_stream.h"
 #include "clock.h"
+#include "evaluate_audit.h"
 #include "ledger.h"
 #include "reading.h"
 #include "rows.h"
@@ -16,6 +16,7 @@ enum { ROWS_AT_ONCE = 128 }; /* rows formed together: few enough to stay in the 
 /* A cache that is being scored, with a ledger of its own. */
 struct scored_cache {
     struct cache_stream *stream; /* NULL: none */
+    struct cache_audit *audit;   /* NULL: none */
     struct ledger *ledger;
     bool repeats;      /* asked again about targets that come again */
     uint64_t next;     /* first position that it was never asked about */
@@ -33,7 +34,8 @@ struct evaluation {
     uint64_t fair_next;
     struct scored_cache cache, counterpart;
     int with_entropy;
-    double begin;
+    double begin, audit_seconds;
+    struct verdicts verdicts;
 };
 
 int64_t evaluate_window(const struct experiment *experiment) {
@@ -54,15 +56,17 @@ static uint32_t gather_context(const struct evaluation *e, const struct scored_c
     return n;
 }
 
+/* Where a cache leaves the target's probability as it is, its score is the model's, bit for bit. */
 static fw_status score_cache(struct evaluation *e, struct scored_cache *cache, fw_row row,
-                             uint32_t target, uint32_t bytes, fw_error *error) {
+                             uint32_t target, double nats, uint32_t bytes, fw_error *error) {
     if (cache->stream == NULL || (row.position < cache->next && !cache->repeats)) return FW_OK;
     cache->next = row.position + 1;
     row.context = cache->context;
     row.n_context = gather_context(e, cache, row.position);
     if (!cache_stream_needs_entropy(cache->stream)) row.entropy = -1;
-    double nats = 0;
-    FW_TRY(cache_stream_score(cache->stream, &row, target, &nats, error));
+    double own = 0;
+    FW_TRY(cache_audit_score(cache->audit, cache->stream, &row, target, &own, error));
+    if (!cache_stream_left_alone(cache->stream)) nats = own;
     return ledger_enter(cache->ledger, row.position, nats, bytes, error);
 }
 
@@ -87,8 +91,8 @@ static fw_status score_position(struct evaluation *e, int64_t row, const float *
                           .position = position,
                           .probabilities = e->rows.probabilities + row * (int64_t)table->vocabulary,
                           .entropy = e->rows.entropy[row]};
-    FW_TRY(score_cache(e, &e->cache, given, target, bytes, error));
-    return score_cache(e, &e->counterpart, given, target, bytes, error);
+    FW_TRY(score_cache(e, &e->cache, given, target, nats, bytes, error));
+    return score_cache(e, &e->counterpart, given, target, nats, bytes, error);
 }
 
 static fw_status score_rows(struct evaluation *e, uint64_t first_position, int64_t n,
@@ -102,10 +106,12 @@ static fw_status score_rows(struct evaluation *e, uint64_t first_position, int64
 
 /* Scored caches begin cold with each part, and learn of a window's end. */
 static fw_status each_cache(struct evaluation *e,
-                            fw_status (*act)(struct cache_stream *stream, fw_error *error),
+                            fw_status (*act)(struct cache_audit *audit, struct cache_stream *stream,
+                                             fw_error *error),
                             fw_error *error) {
-    if (e->cache.stream != NULL) FW_TRY(act(e->cache.stream, error));
-    return e->counterpart.stream != NULL ? act(e->counterpart.stream, error) : FW_OK;
+    const struct scored_cache *c = &e->cache, *other = &e->counterpart;
+    if (c->stream != NULL) FW_TRY(act(c->audit, c->stream, error));
+    return other->stream != NULL ? act(other->audit, other->stream, error) : FW_OK;
 }
 
 /* A window ends when its last position was scored. */
@@ -114,10 +120,10 @@ static fw_status score_piece(struct evaluation *e, const struct piece *piece, fw
     const struct window *window = &piece->window;
     if (piece->first == window->first && piece->index > 0 &&
         windows_begin_part(&e->windows, ranks, piece->index))
-        FW_TRY(each_cache(e, cache_stream_begin, error));
+        FW_TRY(each_cache(e, cache_audit_begin, error));
     FW_TRY(score_rows(e, window->start + piece->first, piece->n, piece->log_probabilities, error));
     if (piece->first + (uint64_t)piece->n < window->n) return FW_OK;
-    return each_cache(e, cache_stream_end_window, error);
+    return each_cache(e, cache_audit_end_window, error);
 }
 
 static void show_progress(const struct evaluation *e, const struct piece *piece) {
@@ -209,12 +215,15 @@ fw_status evaluate_check(const struct experiment *experiment, const fw_host *hos
 }
 
 /* The rest of a scored cache, once its stream is open. */
-static fw_status enter(struct evaluation *e, struct scored_cache *cache, fw_error *error) {
+static fw_status enter(struct evaluation *e, const struct plugin_choice *choice,
+                       struct scored_cache *cache, fw_error *error) {
     const uint32_t context = cache_stream_context(cache->stream);
     if (cache_stream_needs_entropy(cache->stream)) e->with_entropy = 1;
     cache->context = calloc(context + 1, sizeof *cache->context);
     if (cache->context == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for a context of %u tokens", context);
+    FW_TRY(evaluate_open_audit(e->options, choice, e->windows.targets, &e->verdicts, &cache->audit,
+                               error));
     return ledger_create(e->windows.targets, cache->repeats, &cache->ledger, error);
 }
 
@@ -224,14 +233,15 @@ static fw_status open_caches(struct evaluation *e, fw_error *error) {
     const uint64_t targets = e->windows.targets;
     FW_TRY(open_cache(experiment, options->host, options->table, targets, &e->cache.stream, error));
     e->cache.repeats = e->windows.faithful && choice_is_unverified(&experiment->cache);
-    FW_TRY(enter(e, &e->cache, error));
+    FW_TRY(enter(e, &experiment->cache, &e->cache, error));
     if (!wants_counterpart(experiment)) return FW_OK;
     FW_TRY(open_counterpart(experiment, options->host, options->table, targets,
                             &e->counterpart.stream, error));
-    return enter(e, &e->counterpart, error);
+    return enter(e, &experiment->counterpart, &e->counterpart, error);
 }
 
 static void leave(struct scored_cache *cache) {
+    cache_audit_close(cache->audit);
     cache_stream_close(cache->stream);
     ledger_destroy(cache->ledger);
     free(cache->context);
@@ -315,6 +325,14 @@ static fw_status summarise_caches(const struct evaluation *e, struct evaluate_re
     return close_ledger(e->counterpart.ledger, made->raw_bytes, true, &made->counterpart, error);
 }
 
+/* Beside the scores, what the probes say of them; or why there is none. */
+static fw_status audit(struct evaluation *e, fw_error *error) {
+    const double begin = clock_seconds();
+    FW_TRY(evaluate_audit_model(e->options, &e->windows, e->tokens, &e->verdicts, error));
+    e->audit_seconds = clock_seconds() - begin;
+    return evaluate_judge(e->options, &e->verdicts, error);
+}
+
 static fw_status summarise(const struct evaluation *e, struct evaluate_result *result,
                            fw_error *error) {
     struct evaluate_result made = {.raw_bytes = scored_raw_bytes(e)};
@@ -325,6 +343,8 @@ static fw_status summarise(const struct evaluation *e, struct evaluate_result *r
     made.targets = made.model.targets;
     made.bytes = made.model.bytes;
     if (e->cache.stream != NULL) FW_TRY(summarise_caches(e, &made, error));
+    made.verdicts = e->verdicts;
+    made.audit_seconds = e->audit_seconds;
     made.seconds = clock_seconds() - e->begin;
     *result = made;
     return FW_OK;
@@ -336,6 +356,7 @@ fw_status evaluate(const struct evaluate_options *options, struct evaluate_resul
     fw_status status = evaluation_open(&evaluation, error);
     if (status == FW_OK) status = score_stream(&evaluation, error);
     progress_end(options->progress);
+    if (status == FW_OK) status = audit(&evaluation, error);
     if (status == FW_OK) status = summarise(&evaluation, result, error);
     evaluation_close(&evaluation);
     return status;

@@ -18,7 +18,10 @@
  * verified form, the counterpart, counts each target once.
  *
  * A cache that declares itself unverified has a counterpart: the cache of [counterpart], scored
- * beside it on the same rows. */
+ * beside it on the same rows.
+ *
+ * With eval.audit, probes of the caches ride along, and probes of the model follow. One that fails
+ * makes the scores that rest on it INVALID. */
 #ifndef FAIRWAY_EVALUATE_H
 #define FAIRWAY_EVALUATE_H
 
@@ -27,6 +30,7 @@
 #include "language_model.h"
 #include "progress.h"
 #include "token_table.h"
+#include "verdicts.h"
 
 struct evaluate_options {
     const struct experiment *experiment; /* [eval] [cache] [counterpart] */
@@ -37,6 +41,7 @@ struct evaluate_options {
     int64_t mode;        /* enum eval_mode; eval.faithful matters to EVAL_SLIDING alone */
     uint64_t max_tokens; /* of the corpus; 0: all */
     bool with_cache;
+    bool audited;      /* by eval.audit: audit.h, probe_model.h */
     const char *label; /* for the progress line */
     struct progress *progress;
 };
@@ -61,10 +66,13 @@ struct evaluate_result {
     uint64_t cache_memory;        /* bytes, 0 when the cache does not say */
     bool invalid;                 /* a prediction was not verifiably a distribution */
     double mean_sum, largest_sum; /* of sampled unverified predictions over the vocabulary */
+    struct verdicts verdicts;     /* of the audit, of "cache", "counterpart" and "model" */
+    double audit_seconds;         /* of those after the scoring; in `seconds` too */
     double seconds;
 };
 
-/* Errors: E_PROTOCOL names cache, position and value; E_SHAPE when the corpus has fewer than 2
+/* Errors: E_PROTOCOL names cache, position and value, or a probe that failed (unless on_violation =
+ * report); E_SHAPE when the corpus has fewer than 2
  * tokens; E_RANGE for a token outside the table; those of evaluate_check. */
 fw_status evaluate(const struct evaluate_options *options, struct evaluate_result *result,
                    fw_error *error);

@@ -79,10 +79,12 @@ fw_status pipeline_log_score(struct pipeline *pipeline, const char *what, int64_
     (void)cJSON_AddNumberToObject(fields, "bpb", score->bpb);
     (void)cJSON_AddNumberToObject(fields, "nats_per_token", score->nats / (double)score->targets);
     if (!score->fair) (void)cJSON_AddBoolToObject(fields, "fair", false);
-    if (report_is_invalid(result, score)) {
+    char why[REPORT_WHY_BYTES];
+    if (report_is_invalid(result, score, why)) {
         (void)cJSON_AddBoolToObject(fields, "valid", false);
         (void)cJSON_AddNumberToObject(fields, "mean_sum", result->mean_sum);
         (void)cJSON_AddNumberToObject(fields, "largest_sum", result->largest_sum);
+        (void)cJSON_AddStringToObject(fields, "why", why);
     }
     return log_event(pipeline->session.log, "score", fields, error);
 }

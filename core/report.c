@@ -71,22 +71,53 @@ static void print_xz(const char *label, size_t packed, size_t text) {
     (void)printf("  %-32s %10s %10.4f\n", label, "", 8.0 * (double)packed / (double)text);
 }
 
-bool report_is_invalid(const struct evaluate_result *result, const struct score *score) {
-    return score == &result->cached && result->invalid;
+/* The probe that speaks against a score. What fails for the model fails for all that rests on it.
+ */
+static const struct probe *failed_probe(const struct evaluate_result *result,
+                                        const struct score *score) {
+    const struct probe *failed = verdicts_failed(&result->verdicts, "model");
+    if (failed == NULL && score == &result->cached)
+        failed = verdicts_failed(&result->verdicts, "cache");
+    if (failed == NULL && score == &result->counterpart)
+        failed = verdicts_failed(&result->verdicts, "counterpart");
+    return failed;
+}
+
+bool report_is_invalid(const struct evaluate_result *result, const struct score *score,
+                       char why[REPORT_WHY_BYTES]) {
+    const struct probe *failed = failed_probe(result, score);
+    const bool unverified = score == &result->cached && result->invalid;
+    if (why != NULL && unverified)
+        (void)snprintf(why, REPORT_WHY_BYTES, "the distribution sums to %.4g (largest %.4g)",
+                       result->mean_sum, result->largest_sum);
+    else if (why != NULL && failed != NULL)
+        (void)snprintf(why, REPORT_WHY_BYTES, "the probe %s fails: %s", failed->name,
+                       failed->words);
+    return unverified || failed != NULL;
 }
 
 /* What must stand beside a score that cannot be compared. */
+enum { REMARK_BYTES = REPORT_WHY_BYTES + 96 };
+
 static const char *remark_of(const struct evaluate_result *result, const struct score *score,
-                             char out[160]) {
+                             char out[REMARK_BYTES]) {
     const char *unfair = score->fair ? "" : "not a fair score: counts final targets several times";
-    if (!report_is_invalid(result, score)) return unfair;
-    (void)snprintf(out, 160, "INVALID: the distribution sums to %.4g (largest %.4g)%s%s",
-                   result->mean_sum, result->largest_sum, score->fair ? "" : "; ", unfair);
+    char why[REPORT_WHY_BYTES];
+    if (!report_is_invalid(result, score, why)) return unfair;
+    (void)snprintf(out, REMARK_BYTES, "INVALID: %s%s%s", why, score->fair ? "" : "; ", unfair);
     return out;
 }
 
+void report_print_audit(const struct evaluate_result *result) {
+    const struct verdicts *verdicts = &result->verdicts;
+    if (verdicts->n == 0) return;
+    (void)printf("\naudit: probe, verdict, positions (%.1f s after the scoring)\n",
+                 result->audit_seconds);
+    verdicts_print(verdicts);
+}
+
 void report_print_model(const struct experiment *experiment, const struct evaluate_result *result) {
-    char label[64] = "plain", faithful[96], remark[160];
+    char label[64] = "plain", faithful[96], remark[REMARK_BYTES];
     if (experiment->eval.mode == EVAL_SLIDING)
         (void)snprintf(label, sizeof label, "sliding %" PRId64 "/%" PRId64,
                        evaluate_window(experiment), experiment->eval.stride);
@@ -94,18 +125,19 @@ void report_print_model(const struct experiment *experiment, const struct evalua
         (void)snprintf(faithful, sizeof faithful, "%s, faithful", label);
         report_print_score(faithful, &result->model, remark_of(result, &result->model, remark));
     }
-    report_print_score(label, &result->fair_model, "");
+    report_print_score(label, &result->fair_model, remark_of(result, &result->fair_model, remark));
 }
 
 void report_print_caches(const struct experiment *experiment,
                          const struct evaluate_result *result) {
-    char label[64], remark[160];
+    char label[64], remark[REMARK_BYTES];
     (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.entry->plugin->id);
     report_print_score(label, &result->cached, remark_of(result, &result->cached, remark));
     if (!result->has_counterpart) return;
     (void)snprintf(label, sizeof label, "counterpart (%.16s)",
                    experiment->counterpart.entry->plugin->id);
-    report_print_score(label, &result->counterpart, "");
+    report_print_score(label, &result->counterpart,
+                       remark_of(result, &result->counterpart, remark));
 }
 
 /* The same weights at each stage, scored plainly, on the same tokens. */
@@ -133,6 +165,7 @@ static void print_scores(const struct session *session, const struct report *rep
     if (report->cache_on) report_print_caches(experiment, &report->final);
     print_xz("xz -9e of the validation text", report->validation_xz, report->validation_text);
     print_xz("xz -9e given the training text", report->prefixed_xz, report->validation_text);
+    report_print_audit(&report->final);
 }
 
 void report_print_fit(const struct report *report) {
@@ -224,6 +257,20 @@ void report_print(const struct session *session, const struct report *report) {
 
 /* ---- the receipt ---- */
 
+/* Said of every score with a cache; of the others, where they are INVALID. */
+static void add_validity(cJSON *object, const struct evaluate_result *result,
+                         const struct score *score) {
+    char why[REPORT_WHY_BYTES];
+    const bool cached = score == &result->cached;
+    const bool invalid = report_is_invalid(result, score, why);
+    if (invalid || cached) (void)cJSON_AddBoolToObject(object, "valid", !invalid);
+    if (cached && result->invalid) {
+        (void)cJSON_AddNumberToObject(object, "mean_sum", result->mean_sum);
+        (void)cJSON_AddNumberToObject(object, "largest_sum", result->largest_sum);
+    }
+    if (invalid) (void)cJSON_AddStringToObject(object, "why", why);
+}
+
 static cJSON *score_object(const struct evaluate_result *result, const struct score *score) {
     cJSON *object = cJSON_CreateObject();
     (void)cJSON_AddNumberToObject(object, "bpb", score->bpb);
@@ -235,16 +282,17 @@ static cJSON *score_object(const struct evaluate_result *result, const struct sc
         (void)cJSON_AddNumberToObject(object, "raw_bpb", score->raw_bpb);
         (void)cJSON_AddNumberToObject(object, "raw_bytes", (double)result->raw_bytes);
     }
+    add_validity(object, result, score);
     return object;
 }
 
-static cJSON *cached_object(const struct evaluate_result *result) {
-    cJSON *object = score_object(result, &result->cached);
-    (void)cJSON_AddBoolToObject(object, "valid", !result->invalid);
-    if (!result->invalid) return object;
-    (void)cJSON_AddNumberToObject(object, "mean_sum", result->mean_sum);
-    (void)cJSON_AddNumberToObject(object, "largest_sum", result->largest_sum);
-    return object;
+/* The model that fails a probe is that of every score. */
+static void mark_all(cJSON *scores, const struct probe *failed) {
+    for (cJSON *score = scores->child; score != NULL && failed != NULL; score = score->next) {
+        if (!cJSON_IsObject(score) || cJSON_GetObjectItem(score, "valid") != NULL) continue;
+        (void)cJSON_AddBoolToObject(score, "valid", false);
+        (void)cJSON_AddStringToObject(score, "why", failed->words);
+    }
 }
 
 static void add_scores(cJSON *receipt, const struct session *session, const struct report *report) {
@@ -261,10 +309,12 @@ static void add_scores(cJSON *receipt, const struct session *session, const stru
         (void)cJSON_AddItemToObject(scores, "sliding_fair",
                                     score_object(&report->final, &report->final.fair_model));
     if (report->cache_on)
-        (void)cJSON_AddItemToObject(scores, "cached", cached_object(&report->final));
+        (void)cJSON_AddItemToObject(scores, "cached",
+                                    score_object(&report->final, &report->final.cached));
     if (report->final.has_counterpart)
         (void)cJSON_AddItemToObject(scores, "counterpart",
                                     score_object(&report->final, &report->final.counterpart));
+    mark_all(scores, verdicts_failed(&report->final.verdicts, "model"));
     if (report->validation_xz > 0) {
         const double text = (double)report->validation_text;
         (void)cJSON_AddNumberToObject(scores, "xz_bpb", 8.0 * (double)report->validation_xz / text);
@@ -353,6 +403,8 @@ static cJSON *make_receipt(const struct session *session, const struct report *r
     add_bytes(receipt, session, report);
     add_scores(receipt, session, report);
     each_effect(report, add_effect, cJSON_AddObjectToObject(receipt, "effects"));
+    if (report->final.verdicts.n > 0)
+        (void)cJSON_AddItemToObject(receipt, "audit", verdicts_json(&report->final.verdicts));
     return receipt;
 }
 

@@ -77,8 +77,15 @@ void report_print_score_header(void);
 void report_print_model(const struct experiment *experiment, const struct evaluate_result *result);
 void report_print_caches(const struct experiment *experiment, const struct evaluate_result *result);
 
-/* Whether `score`, one of `result`, rests on predictions that are not verifiably distributions. */
-bool report_is_invalid(const struct evaluate_result *result, const struct score *score);
+/* Whether `score`, one of `result`, is INVALID, and why, in one sentence: it rests on predictions
+ * that are not verifiably distributions, or a probe of its cache or of the model failed. `why` may
+ * be NULL. */
+enum { REPORT_WHY_BYTES = 512 };
+bool report_is_invalid(const struct evaluate_result *result, const struct score *score,
+                       char why[REPORT_WHY_BYTES]);
+
+/* What the audit found, as a few lines; nothing where there was none. */
+void report_print_audit(const struct evaluate_result *result);
 
 /* What had to be given up to fit the size limit, as one line; nothing at rate 1. */
 void report_print_fit(const struct report *report);

@@ -25,8 +25,9 @@ fw_status scoring_model(const struct session *session, uint32_t vocabulary, stru
 
 fw_status score_corpus(struct session *session, struct model *model,
                        const struct token_table *table, const struct corpus *corpus, int64_t mode,
-                       uint64_t max_tokens, bool with_cache, const char *label,
+                       uint64_t max_tokens, bool final, const char *label,
                        struct evaluate_result *result, fw_error *error) {
+    const bool with_cache = final && choice_is_on(&session->experiment->cache);
     const struct evaluate_options options = {.experiment = session->experiment,
                                              .host = session->services,
                                              .model = language_model_of(model),
@@ -35,6 +36,7 @@ fw_status score_corpus(struct session *session, struct model *model,
                                              .mode = mode,
                                              .max_tokens = max_tokens,
                                              .with_cache = with_cache,
+                                             .audited = final,
                                              .label = label,
                                              .progress = &session->progress};
     return evaluate(&options, result, error);

@@ -33,10 +33,11 @@ fw_status scorer_config_text(const struct session *session, char **text, fw_erro
 fw_status scoring_model(const struct session *session, uint32_t vocabulary, struct model **model,
                         fw_error *error);
 
-/* Score `corpus` with `model`; options beyond these come from the session. */
+/* Score `corpus` with `model`; options beyond these come from the session. `final`: the score that
+ * counts, with its cache (if any) and audited. */
 fw_status score_corpus(struct session *session, struct model *model,
                        const struct token_table *table, const struct corpus *corpus, int64_t mode,
-                       uint64_t max_tokens, bool with_cache, const char *label,
+                       uint64_t max_tokens, bool final, const char *label,
                        struct evaluate_result *result, fw_error *error);
 
 #endif

@@ -1,7 +1,8 @@
 # Evaluation: the protocol with a cache, and the score of a stream.
 fairway_add_test(cache_stream SOURCES test_cache_stream.c script_cache.c workspace.c
   LIBRARIES fairway_core)
-foreach(part evaluate evaluate_void)
+foreach(part evaluate evaluate_void audit)
   fairway_add_test(${part} SOURCES test_${part}.c evaluate_fixture.c script_cache.c tiny_model.c
     wrapped_device.c workspace.c LIBRARIES fairway_core DEPENDS device-cpu attention-gqa)
 endforeach()
+fairway_add_test(probe_model SOURCES test_probe_model.c LIBRARIES fairway_core)

@@ -73,6 +73,7 @@ int evaluate_setup(void **state) {
     experiment.eval.stride = 3;
     experiment.eval.batch = 1;
     experiment.eval.ranks = 1;
+    experiment.eval.audit = EVAL_AUDIT_OFF; /* tests of the audit switch it on */
     experiment.cache = script.choice;
     test_random random = {23};
     for (size_t i = 0; i < N; i++)
@@ -106,6 +107,7 @@ struct evaluate_options options_for(struct model *model, int64_t mode, bool with
                                      .table = &table,
                                      .mode = mode,
                                      .with_cache = with_cache,
+                                     .audited = true,
                                      .label = "test",
                                      .progress = &progress};
 }

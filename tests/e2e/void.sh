@@ -35,7 +35,7 @@ grep '"what":"cached"' hashed/log.jsonl | grep '"valid":false' | grep '"mean_sum
   fail "no mark in the log"
 grep -q '"what":"counterpart"' hashed/log.jsonl || fail "no counterpart in the log"
 tr -d '\n\t ' <hashed/receipt.json >receipt.txt
-grep -q '"cached":{[^}]*"valid":false,"mean_sum":[0-9.]*,"largest_sum":[0-9.]*}' receipt.txt ||
+grep -q '"cached":{[^}]*"valid":false,"mean_sum":[0-9.]*,"largest_sum":[0-9.]*,"why":"[^"]*"}' receipt.txt ||
   fail "no mark in the receipt"
 grep -q '"counterpart":{"bpb":' receipt.txt || fail "no counterpart in the receipt"
 grep -q '"section":"counterpart","id":"ngram"' receipt.txt || fail "the receipt does not name the counterpart"

@@ -1,0 +1,74 @@
+#include "evaluate_audit.h"
+
+#include "probe_model.h"
+
+enum { ROWS_OF_A_SAMPLE = 64 }; /* of a window, before the tokens that change */
+
+/* Of a log-probability, when a window moves in its batch: in bfloat16 the last bit of a product is
+ * worth 0.4% of it. */
+static const double ROUNDING_F32 = 1e-3, ROUNDING_BF16 = 0.25;
+
+static int64_t wanted(const struct evaluate_options *options) {
+    return options->audited ? options->experiment->eval.audit : EVAL_AUDIT_OFF;
+}
+
+static uint64_t audit_seed(const struct evaluate_options *options) {
+    return options->host->seed(options->host, "audit");
+}
+
+fw_status evaluate_open_audit(const struct evaluate_options *options,
+                              const struct plugin_choice *choice, uint64_t targets,
+                              struct verdicts *verdicts, struct cache_audit **audit,
+                              fw_error *error) {
+    *audit = NULL;
+    if (wanted(options) == EVAL_AUDIT_OFF) return FW_OK;
+    const struct experiment *experiment = options->experiment;
+    const bool is_counterpart = choice == &experiment->counterpart;
+    const struct cache_audit_options own = {.subject = is_counterpart ? "counterpart" : "cache",
+                                            .choice = choice,
+                                            .host = options->host,
+                                            .table = options->table,
+                                            .targets = targets,
+                                            .allow_unverified =
+                                                !is_counterpart && experiment->eval.on_violation ==
+                                                                       EVAL_VIOLATION_REPORT,
+                                            .seed = audit_seed(options),
+                                            .full = wanted(options) == EVAL_AUDIT_FULL,
+                                            .verdicts = verdicts};
+    return cache_audit_open(&own, audit, error);
+}
+
+fw_status evaluate_audit_model(const struct evaluate_options *options,
+                               const struct windows *windows, const uint16_t *tokens,
+                               struct verdicts *verdicts, fw_error *error) {
+    if (wanted(options) == EVAL_AUDIT_OFF) return FW_OK;
+    const bool full = wanted(options) == EVAL_AUDIT_FULL;
+    const fw_device *device = options->host->device;
+    const int64_t batch = options->experiment->eval.batch;
+    const bool narrow = device != NULL && device->compute_dtype == FW_BF16;
+    const uint64_t passes = (windows_count(windows) + (uint64_t)batch - 1) / (uint64_t)batch;
+    const struct model_probes probes = {.model = options->model,
+                                        .table = options->table,
+                                        .windows = windows,
+                                        .tokens = tokens,
+                                        .batch = batch,
+                                        .rounds =
+                                            full ? passes : model_probe_rounds(windows, batch),
+                                        .seed = audit_seed(options),
+                                        .rows = full ? 0 : ROWS_OF_A_SAMPLE,
+                                        .all_windows = full,
+                                        .thorough = full,
+                                        .rounding = narrow ? ROUNDING_BF16 : ROUNDING_F32};
+    return model_probe(&probes, verdicts, error);
+}
+
+fw_status evaluate_judge(const struct evaluate_options *options, const struct verdicts *verdicts,
+                         fw_error *error) {
+    const struct probe *failed = verdicts_failed(verdicts, NULL);
+    if (failed == NULL || options->experiment->eval.on_violation == EVAL_VIOLATION_REPORT)
+        return FW_OK;
+    return fw_fail(error, FW_E_PROTOCOL,
+                   "the probe %s fails: %s; there is no score (eval.on_violation = report gives "
+                   "one that is marked INVALID)",
+                   failed->name, failed->words);
+}
