@@ -3,6 +3,21 @@
 
 #include "model_internal.h"
 
+bool layer_decodes(const struct layer *layer) {
+    return FW_HAS(layer->attention, state_bytes) && FW_HAS(layer->attention, state_reset) &&
+           FW_HAS(layer->attention, decode) && FW_HAS(layer->attention, state_evict);
+}
+
+/* All calls of a layer share its scratch. A plugin that cannot decode is refused by the decoder. */
+static fw_status plan_decoding(const struct model *model, struct layer *layer, fw_error *error) {
+    fw_attention_plan plan = {.struct_size = sizeof plan};
+    if (model->options.feed < 1 || !layer_decodes(layer)) return FW_OK;
+    FW_TRY(layer->attention->plan(layer->self, FW_DECODE, 1, model->options.feed, &plan, error));
+    if (plan.scratch_bytes > layer->plan.scratch_bytes)
+        layer->plan.scratch_bytes = plan.scratch_bytes;
+    return FW_OK;
+}
+
 static fw_status create_layer(struct model *model, int32_t index, fw_error *error) {
     const struct plugin_choice *choice = &model->options.experiment->attention[index];
     struct layer *layer = &model->layer[index];
@@ -22,6 +37,7 @@ static fw_status create_layer(struct model *model, int32_t index, fw_error *erro
         status =
             layer->attention->plan(layer->self, model->options.training ? FW_TRAIN : FW_INFER,
                                    model->options.batch, model->options.tokens, &layer->plan, &why);
+    if (status == FW_OK) status = plan_decoding(model, layer, &why);
     if (status == FW_OK) {
         layer->n_attention = layer->attention->n_weights(layer->self);
         return FW_OK;
@@ -145,6 +161,7 @@ static fw_status create_declared(const struct model_options *options, struct mod
     made->vocabulary = options->vocabulary;
     made->softcap = (float)keys->softcap;
     made->max_rows = options->batch * options->tokens;
+    if (options->feed > made->max_rows) made->max_rows = options->feed;
     const fw_status status = declare(made, error);
     if (status == FW_OK)
         *model = made;

@@ -26,6 +26,7 @@ struct model_options {
     int64_t batch, tokens; /* largest B and T of any pass */
     bool training;         /* room for gradients and saved activations */
     bool compute_copies;   /* even where masters could serve: what is computed with may differ */
+    int64_t feed;          /* tokens that a decoder may read at once (decoder.h); 0: none */
 };
 
 /* Errors: what the attention plugin's create() or plan() says, with file, section and layer;

@@ -51,9 +51,13 @@ static int32_t pair_slot(int32_t previous, int32_t token, int32_t modulus) {
 
 bool model_has_pairs(const struct model *model) { return model->bigram.weight != NO_WEIGHT; }
 
+static int32_t last_slot(const struct model *model) {
+    return (int32_t)(model->options.experiment->model.bigram_slots - 1);
+}
+
 /* The first token of a sequence has no pair: the last slot is its own. */
 void model_pair_slots(const struct model *model, const int32_t *inputs, int64_t n, int32_t *pairs) {
-    const int32_t last = (int32_t)(model->options.experiment->model.bigram_slots - 1);
+    const int32_t last = last_slot(model);
     if (n > 0) pairs[0] = last;
     for (int64_t i = 1; i < n; i++) pairs[i] = pair_slot(inputs[i - 1], inputs[i], last);
 }
@@ -63,6 +67,8 @@ static fw_status upload_pairs(const struct pass *pass, const int32_t *tokens, in
     if (!model_has_pairs(model)) return FW_OK;
     for (int64_t b = 0; b < pass->batch; b++)
         model_pair_slots(model, tokens + b * pass->tokens, pass->tokens, staged + b * pass->tokens);
+    if (pass->decoding != NULL && pass->decoding->previous >= 0)
+        staged[0] = pair_slot(pass->decoding->previous, tokens[0], last_slot(model));
     return model->device->copy_from_host(model->device, pass->at.pairs, staged,
                                          (size_t)pass->rows * sizeof *staged, pass->error);
 }
@@ -119,6 +125,22 @@ static fw_status smear_forward(const struct pass *pass) {
     return model->ops->smear_forward(model->device, &smear, pass->error);
 }
 
+/* With the token before in front of the rows; what the op makes of that itself is not used. */
+static fw_status smear_on(const struct pass *pass) {
+    struct model *model = pass->model;
+    fw_device *device = model->device;
+    const size_t row = (size_t)model->width * fw_dtype_size(model->dtype);
+    char *normed = model->normed;
+    FW_TRY(device->copy(device, normed - row, pass->decoding->before, row, pass->error));
+    fw_smear smear = smear_call(pass);
+    smear.x = fw_tensor_view(normed - row, model->dtype, 3, 1, pass->tokens + 1, model->width, 1);
+    smear.out = smear.x;
+    smear.out.data = (char *)model->x0 - row;
+    FW_TRY(model->ops->smear_forward(model->device, &smear, pass->error));
+    const char *last = normed + (size_t)(pass->tokens - 1) * row;
+    return device->copy(device, pass->decoding->before, last, row, pass->error);
+}
+
 /* From d_stream to d_branch. */
 static fw_status smear_backward(const struct pass *pass) {
     struct model *model = pass->model;
@@ -149,7 +171,8 @@ fw_status inputs_forward(const struct pass *pass) {
         FW_TRY(table_forward(pass, &model->bigram, pass->at.pairs));
     const struct residual sum = embedded_sum(model);
     FW_TRY(residual_forward(pass, &sum));
-    if (model->smear_gate != NO_WEIGHT) FW_TRY(smear_forward(pass));
+    if (model->smear_gate != NO_WEIGHT)
+        FW_TRY(pass->decoding != NULL ? smear_on(pass) : smear_forward(pass));
     if (model->value.weight == NO_WEIGHT) return FW_OK;
     FW_TRY(table_forward(pass, &model->value, pass->at.inputs));
     const struct residual base = value_base_sum(model);

@@ -32,8 +32,8 @@ struct layer {
     uint32_t mix, attention_scale, mlp_scale, value_scale;
     int32_t skip; /* row of skip_weights, -1: none */
     bool takes_values;
-    float norm_scale; /* of both norms */
-    fw_attention_plan plan;
+    float norm_scale;               /* of both norms */
+    fw_attention_plan plan;         /* scratch for decoding included */
     float *attention_rms, *mlp_rms; /* [N] */
     void *entry, *skipped, *stream; /* [N,C] */
     void *attention_in;             /* [N,C] */
@@ -78,7 +78,8 @@ struct model {
     size_t activation_bytes;
     void *embedded; /* [N,C] */
     float *embedded_rms;
-    void *normed, *x0;             /* [N,C]; one buffer without smear */
+    void *normed, *x0;             /* [N,C]; one buffer without smear, else with room for a row in
+                                      front of each, where a decoder may read on */
     void *value_base;              /* [N,G*D] */
     void *final_stream, *final_in; /* [N,C] */
     float *final_rms;
@@ -101,6 +102,9 @@ struct model {
     struct staging *staging;           /* a pass's inputs, pairs and targets, [N] each */
     uint32_t uploads;                  /* so far */
 };
+
+/* Whether a layer's plugin can decode. */
+bool layer_decodes(const struct layer *layer);
 
 /* model_weights.c: declare all weights, in a stable order; allocate masters, gradients, copies. */
 fw_status model_declare_weights(struct model *model, fw_error *error);

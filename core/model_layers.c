@@ -92,6 +92,8 @@ static fw_attention_call attention_call(const struct pass *pass, const struct la
         .phase = pass->phase,
         .batch = pass->batch,
         .tokens = pass->tokens,
+        .position_offset = pass->decoding != NULL ? pass->decoding->position : 0,
+        .window = pass->decoding != NULL ? pass->decoding->window : 0,
         .accumulate = pass->accumulate ? 1 : 0,
         .n_weights = layer->n_attention,
         .weights = &model->call_weights[layer->first_weight],
@@ -198,11 +200,14 @@ static bool scales_output(const struct layer *layer) {
 }
 
 static fw_status attention_forward(const struct pass *pass, const struct layer *layer) {
+    const struct model *model = pass->model;
     fw_tensor scaled;
     if (scales_output(layer))
         FW_TRY(scaled_weight(pass, layer->output, layer->attention_scale, &scaled));
     const fw_attention_call call = attention_call(pass, layer);
-    return layer->attention->forward(layer->self, &call, pass->error);
+    if (pass->decoding == NULL) return layer->attention->forward(layer->self, &call, pass->error);
+    fw_attention_state *state = &pass->decoding->states[layer - model->layer];
+    return layer->attention->decode(layer->self, state, &call, pass->error);
 }
 
 /* The gradient of the scaled matrix is formed afresh; the plugin adds where it accumulates. */

@@ -46,12 +46,22 @@ static void carve_table(const struct model *model, struct table *table, struct c
                      : carve(carver, times(rows, (size_t)table->columns * element));
 }
 
+/* Rows of the stream, with room for one in front of them where a decoder may read on. */
+static void *carve_smeared(const struct model *model, const struct sizes *sizes,
+                           struct carver *carver) {
+    const size_t row = (size_t)model->width * fw_dtype_size(model->dtype);
+    const bool reads_on = model->smear_gate != NO_WEIGHT && model->options.feed > 0;
+    if (reads_on) (void)carve(carver, row);
+    return carve(carver, sizes->stream);
+}
+
 static void carve_inputs(struct model *model, const struct sizes *sizes, struct carver *carver) {
     model->inputs = carve(carver, times((size_t)model->max_rows, sizeof(int32_t)));
     model->embedded = carve(carver, sizes->stream);
     model->embedded_rms = carve(carver, sizes->scalars);
-    model->normed = carve(carver, sizes->stream);
-    model->x0 = model->smear_gate != NO_WEIGHT ? carve(carver, sizes->stream) : model->normed;
+    model->normed = carve_smeared(model, sizes, carver);
+    model->x0 =
+        model->smear_gate != NO_WEIGHT ? carve_smeared(model, sizes, carver) : model->normed;
     carve_table(model, &model->bigram, carver);
     if (model->bigram.weight != NO_WEIGHT)
         model->pairs = carve(carver, times((size_t)model->max_rows, sizeof(int32_t)));

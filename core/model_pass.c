@@ -142,6 +142,29 @@ fw_status model_infer_some(struct model *model, const int32_t *inputs, int64_t b
     return infer(model, inputs, batch, tokens, n < tokens ? firsts : NULL, n, error);
 }
 
+fw_status model_decode(struct model *model, struct decoding *decoding, const int32_t *inputs,
+                       int64_t n, fw_error *error) {
+    if (n < 1 || n > model->options.feed)
+        return fw_fail(error, FW_E_SHAPE,
+                       "reading %lld tokens on; the model was made for 1 to %lld", (long long)n,
+                       (long long)model->options.feed);
+    const struct pass pass = {.model = model,
+                              .batch = 1,
+                              .tokens = n,
+                              .rows = n,
+                              .n = n,
+                              .decoding = decoding,
+                              .at = own_tokens(model),
+                              .phase = FW_DECODE,
+                              .error = error};
+    FW_TRY(inputs_upload(&pass, inputs, NULL));
+    FW_TRY(forward(&pass));
+    decoding->position += n;
+    decoding->held += n;
+    decoding->previous = inputs[n - 1];
+    return FW_OK;
+}
+
 int64_t model_most_rows(const struct model *model) { return model->most_rows; }
 
 bool model_works_ahead(const struct model *model) { return staging_is_possible(model->device); }

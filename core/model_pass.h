@@ -5,6 +5,16 @@
 
 #include "model_internal.h"
 
+/* What a decoder keeps of the tokens that it has read (decoder.c). */
+struct decoding {
+    int64_t position; /* tokens read */
+    int64_t held;     /* of them, in the states */
+    int64_t window;
+    fw_attention_state *states; /* of each layer */
+    void *before;               /* [1,C] the last token's normed embedding, zeros if none */
+    int32_t previous;           /* the last token, -1: none */
+};
+
 /* One pass over B x T tokens. */
 struct pass {
     struct model *model;
@@ -13,6 +23,7 @@ struct pass {
      * NULL: all. */
     const int64_t *firsts;
     int64_t n;
+    struct decoding *decoding; /* the tokens go on behind those read before, B = 1; NULL: do not */
     struct model_tokens at;
     uint32_t phase;
     bool accumulate; /* gradients of weights add to those that are there */
@@ -95,5 +106,9 @@ fw_status value_backward(const struct pass *pass, const struct layer *layer, boo
  * d_stream, that of x0. */
 fw_status layers_forward(const struct pass *pass);
 fw_status layers_backward(const struct pass *pass);
+
+/* model_pass.c: read on. On failure `decoding` is of no further use. */
+fw_status model_decode(struct model *model, struct decoding *decoding, const int32_t *inputs,
+                       int64_t n, fw_error *error);
 
 #endif

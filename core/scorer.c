@@ -14,7 +14,8 @@ static struct model_options scoring_options(const struct session *session, uint3
                                   .host = session->services,
                                   .vocabulary = vocabulary,
                                   .batch = session->experiment->eval.batch,
-                                  .tokens = evaluate_window(session->experiment)};
+                                  .tokens = evaluate_window(session->experiment),
+                                  .feed = evaluate_window(session->experiment)};
 }
 
 fw_status scoring_model(const struct session *session, uint32_t vocabulary, struct model **model,

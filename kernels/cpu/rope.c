@@ -17,7 +17,8 @@ fw_status cpu_rope_table(fw_device *device, const fw_rope_table *p, fw_error *er
     FW_TRY(cpu_check_matrix(op, "cosine", &p->cosine, FW_F32, -1, half, error));
     const int64_t positions = p->cosine.shape[0];
     FW_TRY(cpu_check_matrix(op, "sine", &p->sine, FW_F32, positions, half, error));
-#pragma omp parallel for num_threads(cpu_self(device)->threads) schedule(static)
+#pragma omp parallel for num_threads(cpu_self(device)->threads)                                    \
+    schedule(static) if (positions * half > CPU_PARALLEL_ELEMENTS)
     for (int64_t j = 0; j < half; j++) {
         const double rate = pow(p->base, -2.0 * (double)j / (double)p->dimensions);
         for (int64_t t = 0; t < positions; t++) {

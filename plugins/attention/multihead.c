@@ -1,5 +1,5 @@
 /* An instance of multi-head attention: its checked shape, its weights and its rotation tables. The
- * passes are in multihead_pass.c. */
+ * passes are in multihead_pass.c and multihead_decode.c. */
 #include "multihead.h"
 
 #include <math.h>
@@ -73,13 +73,13 @@ static double rope_base(const multihead *m, const fw_value *values, int64_t refe
     return base * pow((double)reference / train_length, r / (r - 2));
 }
 
-static fw_status fill_rope(multihead *m, double base, fw_error *error) {
+static fw_status fill_rope(multihead *m, fw_error *error) {
     const size_t table = (size_t)(m->max_tokens * m->rope_dims / 2) * sizeof(float);
     FW_TRY(m->device->allocate(m->device, 2 * table, &m->rope, error));
     const fw_rope_table fill = {
         .struct_size = sizeof fill,
         .dimensions = (uint32_t)m->rope_dims,
-        .base = base,
+        .base = m->rope_base,
         .cosine = fw_matrix(m->rope, FW_F32, m->max_tokens, m->rope_dims / 2),
         .sine = fw_matrix((char *)m->rope + table, FW_F32, m->max_tokens, m->rope_dims / 2)};
     return m->device->ops->rope_table(m->device, &fill, error);
@@ -97,7 +97,8 @@ static fw_status configure(multihead *m, const fw_value *values, const fw_attent
     m->head_width = m->width / m->heads;
     FW_TRY(check_rope(m, values[ROPE_DIMS].integer, error));
     m->rope_dims = values[ROPE_DIMS].integer == 0 ? m->head_width : values[ROPE_DIMS].integer;
-    return fill_rope(m, rope_base(m, values, shape->rope_reference), error);
+    m->rope_base = rope_base(m, values, shape->rope_reference);
+    return fill_rope(m, error);
 }
 
 fw_status multihead_create(const fw_host *host, const fw_value *values,

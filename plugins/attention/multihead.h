@@ -20,6 +20,7 @@ typedef struct multihead {
     int64_t width, heads, kv_heads, head_width, rope_dims;
     int64_t max_batch, max_tokens;
     double q_gain;         /* initial value */
+    double rope_base;      /* adapted to the reference length */
     uint32_t exclude_self; /* XSA */
     void *rope;            /* device memory: cosine, then sine, F32 [max_tokens, R/2] each */
 } multihead;
@@ -51,13 +52,20 @@ fw_status multihead_plan(void *self, uint32_t phase, int64_t batch, int64_t toke
                          fw_attention_plan *plan, fw_error *error);
 fw_status multihead_forward(void *self, const fw_attention_call *call, fw_error *error);
 fw_status multihead_backward(void *self, const fw_attention_call *call, fw_error *error);
+size_t multihead_state_bytes(void *self, int64_t batch, int64_t capacity);
+fw_status multihead_state_reset(void *self, fw_attention_state *state, fw_error *error);
+fw_status multihead_decode(void *self, fw_attention_state *state, const fw_attention_call *call,
+                           fw_error *error);
+fw_status multihead_state_evict(void *self, fw_attention_state *state, int64_t n, fw_error *error);
 
 #define MULTIHEAD_VTABLE(create_)                                                                  \
     {                                                                                              \
         .struct_size = sizeof(fw_attention), .create = create_, .destroy = multihead_destroy,      \
         .n_weights = multihead_n_weights, .weight = multihead_weight, .plan = multihead_plan,      \
         .forward = multihead_forward, .backward = multihead_backward,                              \
-        .forward_flops = multihead_forward_flops                                                   \
+        .forward_flops = multihead_forward_flops, .state_bytes = multihead_state_bytes,            \
+        .state_reset = multihead_state_reset, .decode = multihead_decode,                          \
+        .state_evict = multihead_state_evict                                                       \
     }
 
 #endif

@@ -6,3 +6,5 @@ fairway_add_test(model_memory SOURCES test_model_memory.c wrapped_device.c works
 target_compile_definitions(test_model_memory PRIVATE CONFIGS="${CMAKE_SOURCE_DIR}/configs")
 fairway_add_test(score SOURCES test_score.c LIBRARIES fairway_core)
 fairway_add_test(artifact SOURCES test_artifact.c LIBRARIES fairway_core)
+fairway_add_test(decoder SOURCES test_decoder.c wrapped_device.c workspace.c
+                 LIBRARIES fairway_core DEPENDS device-cpu attention-gqa attention-xsa)

@@ -11,7 +11,7 @@
 
 /* While the major version is 0 the interface may change; every change is a line in sdk/ABI.md. */
 #define FW_ABI_MAJOR 0
-#define FW_ABI_MINOR 3
+#define FW_ABI_MINOR 4
 
 /* "FAIRWAY" read as a little-endian 64-bit word: the first field of every module. */
 #define FW_MODULE_MAGIC UINT64_C(0x0059415752494146)

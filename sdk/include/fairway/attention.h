@@ -19,11 +19,12 @@ typedef struct fw_attention_shape {
     uint32_t reserved;
     int64_t width;          /* C */
     int64_t max_batch;      /* largest B of any call */
-    int64_t max_tokens;     /* largest T of any call, and length of rotation tables */
+    int64_t max_tokens;     /* largest T of any call but decode's: positions 0 .. max_tokens - 1 */
     int64_t rope_reference; /* sequence length that an adaptive rotation base refers to */
 } fw_attention_shape;
 
-typedef enum fw_phase { FW_TRAIN = 1, FW_INFER = 2, FW_CALIBRATE = 3 } fw_phase;
+/* FW_DECODE, since 0.4: the phase of decode's plan and calls. */
+typedef enum fw_phase { FW_TRAIN = 1, FW_INFER = 2, FW_CALIBRATE = 3, FW_DECODE = 4 } fw_phase;
 
 /* What the host must provide for calls of up to B x T. */
 typedef struct fw_attention_plan {
@@ -69,6 +70,17 @@ typedef struct fw_attention_call {
     fw_tensor residual;
 } fw_attention_call;
 
+/* Since 0.4. What one layer keeps of the positions before those that are decoded: of `batch`
+ * streams that are read side by side. The host owns struct and memory and gives all but `held`. */
+typedef struct fw_attention_state {
+    uint32_t struct_size;
+    uint32_t reserved;
+    void *memory;     /* device, state_bytes(batch, capacity), aligned to 256 bytes */
+    int64_t batch;    /* B of every decode call */
+    int64_t capacity; /* positions that it can hold */
+    int64_t held;     /* that it holds, the newest ones of the stream; the plugin's to write */
+} fw_attention_state;
+
 typedef struct fw_attention {
     uint32_t struct_size;
     uint32_t reserved;
@@ -95,14 +107,23 @@ typedef struct fw_attention {
      */
     double (*forward_flops)(void *self, int64_t batch, int64_t tokens);
 
-    /* Optional, all or none: decoding. `state` is device memory of state_bytes(capacity), which
-     * holds the keys and values of up to `capacity` positions. decode appends call->tokens
-     * positions of each sequence and computes their outputs; evict drops the oldest `n` positions.
-     */
+    /* Optional, all or none, in this form since 0.4: decoding, which reads a stream of any length
+     * piece by piece and computes what forward would, with the window of each call, over all of it.
+     *   decode  appends the keys and values of call->tokens positions of each sequence, the first
+     * of which is call->position_offset, and computes their outputs. A query sees what is held and
+     * the call's own positions up to itself, the last call->window of these. Positions follow one
+     * another from 0 on without a bound, so rotation tables cannot lie ready: whatever depends on
+     * the position is computed from it, to the accuracy that forward has at position 0. Phase
+     * FW_DECODE, plan()'s scratch for that phase and at least these B and T, no `saved`, no
+     * cu_seqlens. E_RANGE: state->held + call->tokens exceeds the capacity; state and output are
+     * untouched. reset   holds nothing: the next call may begin at any position. evict   forgets
+     * the oldest n positions, 0 <= n <= held. E_RANGE. The instance keeps nothing of a state: any
+     * number of them may be decoded in turns. */
     size_t (*state_bytes)(void *self, int64_t batch, int64_t capacity);
-    fw_status (*state_reset)(void *self, void *state, fw_error *error);
-    fw_status (*decode)(void *self, void *state, const fw_attention_call *call, fw_error *error);
-    fw_status (*state_evict)(void *self, void *state, int64_t n, fw_error *error);
+    fw_status (*state_reset)(void *self, fw_attention_state *state, fw_error *error);
+    fw_status (*decode)(void *self, fw_attention_state *state, const fw_attention_call *call,
+                        fw_error *error);
+    fw_status (*state_evict)(void *self, fw_attention_state *state, int64_t n, fw_error *error);
 } fw_attention;
 
 FW_END_DECLS

@@ -65,6 +65,13 @@ FW_AT(fw_attention_call, observe, 640);
 FW_AT(fw_attention_call, observe_context, 648);
 FW_AT(fw_attention_call, residual, 656);
 
+FW_AT(fw_attention_state, struct_size, 0);
+FW_AT(fw_attention_state, reserved, 4);
+FW_AT(fw_attention_state, memory, 8);
+FW_AT(fw_attention_state, batch, 16);
+FW_AT(fw_attention_state, capacity, 24);
+FW_AT(fw_attention_state, held, 32);
+
 FW_AT(fw_attention, struct_size, 0);
 FW_AT(fw_attention, reserved, 4);
 FW_AT(fw_attention, create, 8);
