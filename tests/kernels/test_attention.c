@@ -360,6 +360,60 @@ static void test_wide_heads_with_more_keys(void **state) {
     }
 }
 
+/* What decoding calls for: keys of a window and of a piece of text, of which each query sees the
+ * window's. Pieces of one position, of a tile, and of tiles with a remainder; the shift between
+ * queries and keys a multiple of no tile. */
+static void test_wide_heads_with_more_keys_in_windows(void **state) {
+    static const struct {
+        int64_t tokens, before, window;
+    } cases[] = {{1, 49, 50},    {1, 200, 50},    {3, 63, 64},     {64, 96, 97}, {100, 95, 96},
+                 {100, 150, 33}, {129, 130, 131}, {193, 127, 128}, {70, 250, 2}, {257, 1, 65}};
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        reference_attention_shape s = shape(i % 3 == 0 ? 2 : 1, cases[i].tokens, 8, 4, 64);
+        s.keys = s.tokens + cases[i].before;
+        s.window = cases[i].window;
+        s.exclude_self = i % 2 == 1;
+        if (i % 4 == 2) s.heads = 4, s.groups = 1;
+        if (i % 4 == 3) s.heads = s.groups = 2;
+        problem p = make_problem(s, 1.0);
+        fw_flash_attention a = arguments(&p);
+        if (s.exclude_self)
+            RUN_TWICE(attention_forward, &a, p.out, p.log_sum_exp, p.self_dot);
+        else
+            RUN_TWICE(attention_forward, &a, p.out, p.log_sum_exp);
+        expect_forward(&p);
+        teardown(state);
+    }
+}
+
+/* Keys and values as a decoder keeps them: sequences that lie apart, with room behind each that
+ * nobody has written, and a view that begins behind what has been forgotten. */
+static void test_keys_of_a_state(void **state) {
+    enum { FORGOTTEN = 5, ROOM = 70 };
+    for (int i = 0; i < 4; i++) {
+        reference_attention_shape s = shape(2, i == 0 ? 1 : 67, 4, 2, i == 3 ? 24 : 64);
+        s.keys = s.tokens + 60;
+        s.window = i == 1 ? 0 : 61;
+        s.exclude_self = i == 2;
+        problem p = make_problem(s, 1.0);
+        const int64_t row = layout_of(&p).keys, all = FORGOTTEN + s.keys + ROOM;
+        double *host = clone(make_poison(s.batch * all * row, compute)->host, s.batch * all * row);
+        for (int64_t b = 0; b < s.batch; b++)
+            memcpy(host + (b * all + FORGOTTEN) * row, p.keys->host + b * s.keys * row,
+                   (size_t)(s.keys * row) * sizeof *host);
+        array *kept = make_values(host, s.batch * all * row, compute);
+        fw_flash_attention a = arguments(&p);
+        const int64_t element = (int64_t)fw_dtype_size(compute);
+        a.k.data = (char *)kept->memory + FORGOTTEN * row * element;
+        a.v.data = (char *)a.k.data + s.groups * s.width * element;
+        a.k.stride[0] = a.v.stride[0] = all * row;
+        RUN(attention_forward, &a);
+        fetch(p.out), fetch(p.log_sum_exp), fetch(p.self_dot);
+        expect_forward(&p);
+        teardown(state);
+    }
+}
+
 /* Rows that no copy of 16 bytes can begin at, and rows that are merely far apart. */
 static void test_wide_heads_in_strides(void **state) {
     const int64_t slacks[] = {3, 8, 64};
@@ -436,6 +490,8 @@ int main(void) {
         OP_TEST(test_wide_heads_in_windows),
         OP_TEST(test_wide_heads_of_documents),
         OP_TEST(test_wide_heads_with_more_keys),
+        OP_TEST(test_wide_heads_with_more_keys_in_windows),
+        OP_TEST(test_keys_of_a_state),
         OP_TEST(test_wide_heads_in_strides),
         OP_TEST(test_large_scores_of_wide_heads),
     };

@@ -3,9 +3,9 @@
  * device, and against the same plugin on the CPU on a device of lower precision. */
 #include <math.h>
 
-#include "conform_layer.h"
+#include "conform_decode.h"
 
-static conform target;
+conform target;
 
 /* Rounding of the device's activations, where bits may differ between shapes of a call. */
 static double tolerance(const layer *l) {
@@ -365,14 +365,6 @@ static void refuses_positions_beyond_its_tables(void **state) {
     close_layer(&l);
 }
 
-static void decoding_is_whole_or_absent(void **state) {
-    (void)state;
-    const fw_attention *vtable = target.plugin->vtable;
-    const int members = FW_HAS(vtable, state_bytes) + FW_HAS(vtable, state_reset) +
-                        FW_HAS(vtable, decode) + FW_HAS(vtable, state_evict);
-    assert_true(members == 0 || members == 4);
-}
-
 int main(int argc, char **argv) {
     target = conform_open(argc, argv, FW_ATTENTION);
     const struct CMUnitTest tests[] = {cmocka_unit_test(descriptor),
@@ -387,6 +379,12 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(gradients_accumulate_or_overwrite),
                                        cmocka_unit_test(gradients_are_derivatives),
                                        cmocka_unit_test(refuses_positions_beyond_its_tables),
-                                       cmocka_unit_test(decoding_is_whole_or_absent)};
+                                       cmocka_unit_test(decoding_is_whole_or_absent),
+                                       cmocka_unit_test(decoding_gives_what_forward_gives),
+                                       cmocka_unit_test(decoding_keeps_to_the_window),
+                                       cmocka_unit_test(decoding_at_far_positions),
+                                       cmocka_unit_test(decoding_knows_its_positions),
+                                       cmocka_unit_test(states_take_turns),
+                                       cmocka_unit_test(decoding_refuses)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
