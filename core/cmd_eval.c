@@ -1,11 +1,7 @@
 /* fairway eval: score an artifact on tokens (or text), from the file alone. */
-#include <string.h>
-
 #include "commands.h"
-#include "config_keys.h"
 #include "report.h"
-#include "scorer.h"
-#include "tokenize.h"
+#include "scored_source.h"
 
 static const char help[] =
     "usage: fairway eval --artifact FILE --data SOURCE [--tokenizer NAME [--model FILE]]\n"
@@ -23,106 +19,26 @@ static const char help[] =
     "--model sp.model\n";
 
 struct eval_options {
-    const char *artifact, *data, *tokenizer, *model;
+    const char *artifact;
+    struct scored_source source;
 };
-
-/* Sections and keys that an INI may have but that decide nothing here; what nobody knows is left to
- * the configuration, which suggests the nearest name. */
-static bool is_used(const char *section, const char *key) {
-    static const char *const others[] = {"run.device", "run.threads", "run.seed",
-                                         "eval.max_tokens"};
-    char name[128];
-    (void)snprintf(name, sizeof name, "%s.%s", section, key);
-    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
-        if (strcmp(name, others[i]) == 0) return true;
-    if (key_in_artifact(section, key) || strcmp(section, "device") == 0 ||
-        strcmp(section, "tokenizer") == 0)
-        return true;
-    const struct core_section *core = core_section_find(section);
-    if (core != NULL) return core_key_find(core, key) == NULL;
-    return plugin_section_find(section) == NULL;
-}
-
-static fw_status check_override(const char *text, fw_error *error) {
-    char section[64], key[64];
-    const size_t n = strcspn(text, "=");
-    size_t dot = n;
-    while (dot > 0 && text[dot] != '.') dot--;
-    if (text[n] == '\0' || dot == 0 || dot >= sizeof section || n - dot > sizeof key) return FW_OK;
-    (void)snprintf(section, sizeof section, "%.*s", (int)dot, text);
-    (void)snprintf(key, sizeof key, "%.*s", (int)(n - dot - 1), text + dot + 1);
-    key[strcspn(key, " \t")] = '\0';
-    if (is_used(section, key)) return FW_OK;
-    return fw_fail(error, FW_E_CONFIG,
-                   "--set %.128s: scoring does not use [%s] %s; model, attention, quantize, "
-                   "compress, eval, cache and run.device, run.threads are what it uses",
-                   text, section, key);
-}
 
 static fw_status parse(int argc, char **argv, struct arguments *arguments,
                        struct eval_options *options, fw_error *error) {
     const struct option table[] = {{"--artifact", &options->artifact, NULL},
-                                   {"--data", &options->data, NULL},
-                                   {"--tokenizer", &options->tokenizer, NULL},
-                                   {"--model", &options->model, NULL},
+                                   {"--data", &options->source.data, NULL},
+                                   {"--tokenizer", &options->source.tokenizer, NULL},
+                                   {"--model", &options->source.model, NULL},
                                    {NULL, NULL, NULL}};
     FW_TRY(arguments_parse(argc, argv, table, arguments, error));
     if (arguments->help) return FW_OK;
-    if (options->artifact == NULL || options->data == NULL)
+    if (options->artifact == NULL || options->source.data == NULL)
         return fw_fail(error, FW_E_CONFIG, "%s is missing; --help shows how",
                        options->artifact == NULL ? "--artifact FILE" : "--data SOURCE");
     if (arguments->input != NULL)
         return fw_fail(error, FW_E_CONFIG, "%s: unexpected; the data go after --data",
                        arguments->input);
-    for (size_t i = 0; i < arguments->n_overrides; i++)
-        FW_TRY(check_override(arguments->overrides[i], error));
-    return FW_OK;
-}
-
-/* Open the tokenizer for text, and make sure that it is the one the model was trained with. */
-static fw_status open_tokenizer(const struct arguments *arguments,
-                                const struct eval_options *options, const struct token_table *table,
-                                struct session *session, fw_error *error) {
-    struct arguments own = *arguments;
-    char plugin[4096], model[4096];
-    size_t n = 0;
-    (void)snprintf(plugin, sizeof plugin, "tokenizer.plugin=%s",
-                   options->tokenizer != NULL ? options->tokenizer : "bytes");
-    (void)snprintf(model, sizeof model, "tokenizer.model=%s",
-                   options->model != NULL ? options->model : "");
-    own.overrides[n++] = plugin;
-    if (options->model != NULL) own.overrides[n++] = model;
-    for (size_t i = 0; i < arguments->n_overrides && n < MAX_ARGUMENTS; i++)
-        if (strncmp(arguments->overrides[i], "tokenizer.", 10) == 0)
-            own.overrides[n++] = arguments->overrides[i];
-    own.n_overrides = n;
-    const uint32_t kinds = CONFIG_BIND(FW_TOKENIZER) | CONFIG_BIND(FW_DEVICE);
-    FW_TRY(session_open(&own, "command line", "", kinds, session, error));
-    FW_TRY(session_open_tokenizer(session, error));
-    if (memcmp(session->table->fingerprint, table->fingerprint, sizeof table->fingerprint) == 0)
-        return FW_OK;
-    return fw_fail(
-        error, FW_E_CONFIG,
-        "tokenizer %s (%u tokens) is not the one this model was trained with (%u tokens); name "
-        "that one with --tokenizer and --model",
-        session->experiment->tokenizer.entry->plugin->id, session->table->vocabulary,
-        table->vocabulary);
-}
-
-static fw_status open_corpus(const struct arguments *arguments, const struct eval_options *options,
-                             const struct scorer *scorer, struct session *text_session,
-                             struct corpus **corpus, fw_error *error) {
-    const struct token_table *table = scorer->artifact.table;
-    if (corpus_source_has_text(options->data))
-        FW_TRY(open_tokenizer(arguments, options, table, text_session, error));
-    const struct corpus_options own = {
-        .source = options->data,
-        .where = "--data",
-        .vocabulary = table->vocabulary,
-        .tokenizer = text_session->tokenizer,
-        .tokenizer_self = text_session->tokenizer_self,
-    };
-    return corpus_open(&own, corpus, error);
+    return scored_overrides_check(arguments, error);
 }
 
 static void print_result(const struct scorer *scorer, const struct corpus *corpus,
@@ -145,9 +61,10 @@ static fw_status eval(const struct arguments *arguments, const struct eval_optio
                       fw_error *error) {
     struct scorer scorer;
     FW_TRY(scorer_open(arguments, options->artifact, &scorer, error));
-    struct session text_session = {0};
+    struct session text = {0};
     struct corpus *corpus = NULL;
-    fw_status status = open_corpus(arguments, options, &scorer, &text_session, &corpus, error);
+    fw_status status =
+        scored_corpus_open(arguments, &options->source, &scorer, &text, &corpus, error);
     const struct experiment *experiment = scorer.session.experiment;
     struct evaluate_result result;
     if (status == FW_OK)
@@ -156,7 +73,7 @@ static fw_status eval(const struct arguments *arguments, const struct eval_optio
                               "evaluate", &result, error);
     if (status == FW_OK) print_result(&scorer, corpus, &result);
     corpus_close(corpus);
-    session_close(&text_session);
+    session_close(&text);
     scorer_close(&scorer);
     return status;
 }

@@ -98,13 +98,25 @@ static fw_status rebuild(struct scorer *scorer, fw_error *error) {
     return load_weights(scorer, error);
 }
 
-static fw_status open_artifact(const struct arguments *arguments, const char *path,
-                               struct scorer *scorer, fw_error *error) {
+static fw_status bind(const struct arguments *arguments, const char *path, struct scorer *scorer,
+                      fw_error *error) {
     FW_TRY(artifact_read(path, &scorer->artifact, error));
     FW_TRY(config_check_artifact(path, scorer->artifact.config, error));
-    FW_TRY(session_open(arguments, path, scorer->artifact.config, SCORER_KINDS, &scorer->session,
+    FW_TRY(session_bind(arguments, path, scorer->artifact.config, SCORER_KINDS, &scorer->session,
                         error));
-    FW_TRY(config_check_artifact_paths(scorer->session.config, error));
+    return config_check_artifact_paths(scorer->session.config, error);
+}
+
+fw_status scorer_bind(const struct arguments *arguments, const char *path, struct scorer *scorer,
+                      fw_error *error) {
+    *scorer = (struct scorer){0};
+    const fw_status status = bind(arguments, path, scorer, error);
+    if (status != FW_OK) scorer_close(scorer);
+    return status;
+}
+
+fw_status scorer_build(const char *path, struct scorer *scorer, fw_error *error) {
+    FW_TRY(session_start(&scorer->session, error));
     fw_error why = {.struct_size = sizeof why};
     const fw_status status = rebuild(scorer, &why);
     if (status == FW_OK) return FW_OK;
@@ -114,8 +126,8 @@ static fw_status open_artifact(const struct arguments *arguments, const char *pa
 
 fw_status scorer_open(const struct arguments *arguments, const char *path, struct scorer *scorer,
                       fw_error *error) {
-    *scorer = (struct scorer){0};
-    const fw_status status = open_artifact(arguments, path, scorer, error);
+    FW_TRY(scorer_bind(arguments, path, scorer, error));
+    const fw_status status = scorer_build(path, scorer, error);
     if (status != FW_OK) scorer_close(scorer);
     return status;
 }

@@ -26,6 +26,13 @@ fw_status scorer_open(const struct arguments *arguments, const char *path, struc
                       fw_error *error);
 void scorer_close(struct scorer *scorer);
 
+/* scorer_open in two steps: the first reads the file and loads the code of its plugins, the second
+ * creates what they make, and does not close the scorer when it fails. session_start may come in
+ * between. */
+fw_status scorer_bind(const struct arguments *arguments, const char *path, struct scorer *scorer,
+                      fw_error *error);
+fw_status scorer_build(const char *path, struct scorer *scorer, fw_error *error);
+
 /* The INI text that an artifact carries, see config_artifact_text. */
 fw_status scorer_config_text(const struct session *session, char **text, fw_error *error);
 

@@ -59,21 +59,32 @@ static fw_status open_host(struct session *session, fw_error *error) {
     return FW_OK;
 }
 
-static fw_status open_all(const struct arguments *arguments, const char *path, const char *text,
+static fw_status bind_all(const struct arguments *arguments, const char *path, const char *text,
                           uint32_t bind, struct session *session, fw_error *error) {
     FW_TRY(registry_create(arguments->plugin_directories, arguments->n_plugin_directories,
                            &session->registry, error));
     FW_TRY(config_load(path, text, arguments->overrides, arguments->n_overrides, &session->config,
                        error));
-    FW_TRY(config_resolve(session->config, session->registry, bind, &session->experiment, error));
-    return open_host(session, error);
+    return config_resolve(session->config, session->registry, bind, &session->experiment, error);
+}
+
+fw_status session_bind(const struct arguments *arguments, const char *path, const char *text,
+                       uint32_t bind, struct session *session, fw_error *error) {
+    *session = (struct session){0};
+    progress_begin(&session->progress);
+    const fw_status status = bind_all(arguments, path, text, bind, session, error);
+    if (status != FW_OK) session_close(session);
+    return status;
+}
+
+fw_status session_start(struct session *session, fw_error *error) {
+    return session->host == NULL ? open_host(session, error) : FW_OK;
 }
 
 fw_status session_open(const struct arguments *arguments, const char *path, const char *text,
                        uint32_t bind, struct session *session, fw_error *error) {
-    *session = (struct session){0};
-    progress_begin(&session->progress);
-    const fw_status status = open_all(arguments, path, text, bind, session, error);
+    FW_TRY(session_bind(arguments, path, text, bind, session, error));
+    const fw_status status = session_start(session, error);
     if (status != FW_OK) session_close(session);
     return status;
 }

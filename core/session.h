@@ -32,6 +32,13 @@ struct session {
 fw_status session_open(const struct arguments *arguments, const char *path, const char *text,
                        uint32_t bind, struct session *session, fw_error *error);
 
+/* session_open in two steps, for whoever has something to do in between: the first reads the
+ * configuration and loads the code of plugins, the second creates host and device, unless they are
+ * there. */
+fw_status session_bind(const struct arguments *arguments, const char *path, const char *text,
+                       uint32_t bind, struct session *session, fw_error *error);
+fw_status session_start(struct session *session, fw_error *error);
+
 /* The configured tokenizer and its token table. E_CONFIG: not of model.vocabulary tokens. */
 fw_status session_open_tokenizer(struct session *session, fw_error *error);
 

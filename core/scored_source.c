@@ -1,0 +1,102 @@
+#include "scored_source.h"
+
+#include <string.h>
+
+#include "config_keys.h"
+#include "tokenize.h"
+
+/* ---- settings ---- */
+
+/* Sections and keys that an INI may have but that decide nothing here; what nobody knows is left to
+ * the configuration, which suggests the nearest name. */
+static bool is_used(const char *section, const char *key) {
+    static const char *const others[] = {"run.device", "run.threads", "run.seed",
+                                         "eval.max_tokens"};
+    char name[128];
+    (void)snprintf(name, sizeof name, "%s.%s", section, key);
+    for (size_t i = 0; i < sizeof others / sizeof others[0]; i++)
+        if (strcmp(name, others[i]) == 0) return true;
+    if (key_in_artifact(section, key) || strcmp(section, "device") == 0 ||
+        strcmp(section, "tokenizer") == 0)
+        return true;
+    const struct core_section *core = core_section_find(section);
+    if (core != NULL) return core_key_find(core, key) == NULL;
+    return plugin_section_find(section) == NULL;
+}
+
+static fw_status check_override(const char *text, fw_error *error) {
+    char section[64], key[64];
+    const size_t n = strcspn(text, "=");
+    size_t dot = n;
+    while (dot > 0 && text[dot] != '.') dot--;
+    if (text[n] == '\0' || dot == 0 || dot >= sizeof section || n - dot > sizeof key) return FW_OK;
+    (void)snprintf(section, sizeof section, "%.*s", (int)dot, text);
+    (void)snprintf(key, sizeof key, "%.*s", (int)(n - dot - 1), text + dot + 1);
+    key[strcspn(key, " \t")] = '\0';
+    if (is_used(section, key)) return FW_OK;
+    return fw_fail(error, FW_E_CONFIG,
+                   "--set %.128s: scoring does not use [%s] %s; model, attention, quantize, "
+                   "compress, eval, cache and run.device, run.threads are what it uses",
+                   text, section, key);
+}
+
+fw_status scored_overrides_check(const struct arguments *arguments, fw_error *error) {
+    for (size_t i = 0; i < arguments->n_overrides; i++)
+        FW_TRY(check_override(arguments->overrides[i], error));
+    return FW_OK;
+}
+
+/* ---- the tokenizer ---- */
+
+fw_status scored_tokenizer_bind(const struct arguments *arguments,
+                                const struct scored_source *source, struct session *text,
+                                fw_error *error) {
+    struct arguments own = *arguments;
+    char plugin[4096], model[4096];
+    size_t n = 0;
+    (void)snprintf(plugin, sizeof plugin, "tokenizer.plugin=%s",
+                   source->tokenizer != NULL ? source->tokenizer : "bytes");
+    (void)snprintf(model, sizeof model, "tokenizer.model=%s",
+                   source->model != NULL ? source->model : "");
+    own.overrides[n++] = plugin;
+    if (source->model != NULL) own.overrides[n++] = model;
+    for (size_t i = 0; i < arguments->n_overrides && n < MAX_ARGUMENTS; i++)
+        if (strncmp(arguments->overrides[i], "tokenizer.", 10) == 0)
+            own.overrides[n++] = arguments->overrides[i];
+    own.n_overrides = n;
+    return session_bind(&own, "command line", "", CONFIG_BIND(FW_TOKENIZER), text, error);
+}
+
+fw_status scored_tokenizer_start(struct session *text, struct host *host,
+                                 const struct token_table *table, fw_error *error) {
+    FW_TRY(tokenizer_open(host, &text->experiment->tokenizer, &text->tokenizer,
+                          &text->tokenizer_self, error));
+    FW_TRY(token_table_from_tokenizer(text->tokenizer, text->tokenizer_self, &text->table, error));
+    if (memcmp(text->table->fingerprint, table->fingerprint, sizeof table->fingerprint) == 0)
+        return FW_OK;
+    return fw_fail(
+        error, FW_E_CONFIG,
+        "tokenizer %s (%u tokens) is not the one this model was trained with (%u tokens); name "
+        "that one with --tokenizer and --model",
+        text->experiment->tokenizer.entry->plugin->id, text->table->vocabulary, table->vocabulary);
+}
+
+/* ---- the corpus ---- */
+
+fw_status scored_corpus_open(const struct arguments *arguments, const struct scored_source *source,
+                             const struct scorer *scorer, struct session *text,
+                             struct corpus **corpus, fw_error *error) {
+    const struct token_table *table = scorer->artifact.table;
+    if (corpus_source_has_text(source->data)) {
+        FW_TRY(scored_tokenizer_bind(arguments, source, text, error));
+        FW_TRY(scored_tokenizer_start(text, scorer->session.host, table, error));
+    }
+    const struct corpus_options own = {
+        .source = source->data,
+        .where = "--data",
+        .vocabulary = table->vocabulary,
+        .tokenizer = text->tokenizer,
+        .tokenizer_self = text->tokenizer_self,
+    };
+    return corpus_open(&own, corpus, error);
+}
