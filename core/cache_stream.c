@@ -1,11 +1,11 @@
 #include "cache_stream.h"
 
 #include <inttypes.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "cache_seat.h"
+#include "elementary.h"
 #include "prediction.h"
 #include "random.h"
 
@@ -285,7 +285,7 @@ fw_status cache_stream_score(struct cache_stream *s, const fw_row *row, uint32_t
     FW_TRY(failed(s, status, &why, error));
     s->left_alone = probability == row->probabilities[target];
     if (!s->left_alone) s->summary.changed++;
-    *nats = probability < 1 ? -log(probability) : 0;
+    *nats = probability < 1 ? -elementary_log(probability) : 0;
     return FW_OK;
 }
 

@@ -5,10 +5,10 @@
  * padded if need be; another eval.batch adds up matrix products in another order, which moves
  * scores by the rounding of float32 and no more. The language model's row for a position is formed
  * once, in float64: p(v) = exp(l(v)) / sum of exp(l), l the device's float32 log-probabilities,
- * summed in order of v. Where a cache takes part it follows the protocol of fairway/cache.h: it
- * predicts, the host validates and looks up the target, and only then is the cache told
- * (cache_stream.h says what that can promise). The model alone and the model with cache are scored
- * in the same pass, each in its own ledger.
+ * summed in sixteen lanes of fixed order (rows.c). Where a cache takes part it follows the protocol
+ * of fairway/cache.h: it predicts, the host validates and looks up the target, and only then is the
+ * cache told (cache_stream.h says what that can promise). The model alone and the model with cache
+ * are scored in the same pass, each in its own ledger.
  *
  * eval.ranks splits the windows into contiguous parts; each begins with a cold cache.
  *

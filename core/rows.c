@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "elementary.h"
+
 fw_status rows_create(int64_t capacity, uint32_t vocabulary, struct rows *rows, fw_error *error) {
     *rows = (struct rows){.vocabulary = vocabulary};
     const size_t n = (size_t)capacity;
@@ -28,31 +30,21 @@ struct forming {
     int with_entropy;
 };
 
-static double row_entropy(const double *p, const float *l, double log_normaliser, uint32_t n) {
-    double sum = 0;
-    for (uint32_t v = 0; v < n; v++) sum += p[v] * (double)l[v];
-    return log_normaliser - sum;
-}
-
-static void form_row(const struct forming *forming, int64_t row) {
+static void form_row(const struct forming *forming, const struct elementary_rows *by, int64_t row) {
     struct rows *rows = forming->rows;
     const uint32_t n = rows->vocabulary;
     const float *l = forming->log_probabilities + row * (int64_t)n;
     double *p = rows->probabilities + row * (int64_t)n;
-    double sum = 0;
-    for (uint32_t v = 0; v < n; v++) {
-        p[v] = exp((double)l[v]);
-        sum += p[v];
-    }
-    const double scale = 1.0 / sum;
-    for (uint32_t v = 0; v < n; v++) p[v] *= scale;
-    rows->log_normaliser[row] = log(sum);
-    rows->entropy[row] =
-        forming->with_entropy ? row_entropy(p, l, rows->log_normaliser[row], n) : -1.0;
+    by->exp(l, n, p);
+    const double sum = by->sum(p, n), log_normaliser = elementary_log(sum);
+    by->scale(p, n, 1.0 / sum);
+    rows->log_normaliser[row] = log_normaliser;
+    rows->entropy[row] = forming->with_entropy ? log_normaliser - by->dot(p, l, n) : -1.0;
 }
 
 static void form_range(void *argument, int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; row++) form_row(argument, row);
+    const struct elementary_rows *by = elementary_rows();
+    for (int64_t row = begin; row < end; row++) form_row(argument, by, row);
 }
 
 fw_status rows_form(struct rows *rows, const fw_host *host, const float *log_probabilities,

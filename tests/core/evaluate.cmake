@@ -1,4 +1,5 @@
 # Evaluation: the protocol with a cache, and the score of a stream.
+fairway_add_test(elementary SOURCES test_elementary.c LIBRARIES fairway_core)
 fairway_add_test(cache_stream SOURCES test_cache_stream.c script_cache.c workspace.c
   LIBRARIES fairway_core)
 foreach(part evaluate evaluate_void audit)

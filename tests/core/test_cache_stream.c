@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "cache_stream.h"
+#include "elementary.h"
 #include "script_cache.h"
 #include "workspace.h"
 
@@ -103,7 +104,7 @@ static void test_dense_scores(void **state) {
 static void test_the_row_itself_changes_nothing(void **state) {
     (void)state;
     open_stream(false);
-    for (uint32_t v = 0; v < V; v++) assert_true(score(v, v) == -log(first_row[v]));
+    for (uint32_t v = 0; v < V; v++) assert_true(score(v, v) == -elementary_log(first_row[v]));
     assert_int_equal(summary().changed, 0);
     assert_int_equal(summary().memory_bytes, 0);
 }
@@ -284,7 +285,7 @@ static void test_rewritten_row_gains_nothing(void **state) {
     script.predict = rewrite_and_mix;
     open_stream(false);
     row.entropy = 1.5;
-    for (uint32_t v = 0; v < V; v++) assert_true(score(v + 9, v) == -log(first_row[v]));
+    for (uint32_t v = 0; v < V; v++) assert_true(score(v + 9, v) == -elementary_log(first_row[v]));
     assert_int_equal(summary().changed, 0);
     assert_memory_equal(block, first_row, sizeof first_row);
     assert_true(block[V] == 0.125 && row.vocabulary == V && row.entropy == 1.5);
