@@ -108,6 +108,9 @@ static fw_status read_tokens(struct dump *dump, fw_error *error) {
 static fw_status open_reading(struct dump *dump, struct language_model *model, fw_error *error) {
     const struct experiment *experiment = dump->scorer.session.experiment;
     const struct token_table *table = dump->scorer.artifact.table;
+    if (experiment->eval.mode != EVAL_PLAIN && experiment->eval.mode != EVAL_SLIDING)
+        return fw_fail(error, FW_E_CONFIG,
+                       "rows are dumped in plain or sliding windows; --set eval.mode=plain");
     dump->windows.length = (uint64_t)evaluate_window(experiment);
     dump->windows.stride = experiment->eval.mode == EVAL_SLIDING ? (uint64_t)experiment->eval.stride
                                                                  : dump->windows.length;

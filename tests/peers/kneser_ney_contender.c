@@ -8,9 +8,9 @@
 #include "contender.h"
 #include "kneser_ney.h"
 
-enum { FIRST_ORDER = 2, LAST_ORDER = 5, MOST_DISCOUNTS = 9, ORDERS = LAST_ORDER + 1 };
+enum { FIRST_ORDER = 2, LAST_ORDER = 5, MOST_DISCOUNTS = 10, ORDERS = LAST_ORDER + 1 };
 
-static const double tried[] = {0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, KNESER_NEY_MODIFIED};
+static const double tried[] = {0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, KNESER_NEY_MODIFIED};
 
 struct setting {
     uint32_t order;
