@@ -1,10 +1,12 @@
-/* fairway coin: shards of uniformly random tokens, and verdicts on scores of such shards. */
+/* fairway coin: shards of uniformly random tokens, verdicts on scores of such shards, and caches
+ * that play alone. */
 #include <math.h>
 #include <string.h>
 
 #include "arguments.h"
 #include "clock.h"
 #include "coin.h"
+#include "coin_cache.h"
 #include "commands.h"
 #include "interrupt.h"
 #include "params.h"
@@ -17,6 +19,9 @@ static const char help[] =
     "usage: fairway coin --output PREFIX --tokens N --vocab V [--seed S] [--shard-tokens N] "
     "[--force]\n"
     "       fairway coin --verdict NATS_PER_TOKEN --tokens N --vocab V\n"
+    "       fairway coin --cache NAME --tokens N --vocab V [--seed S] [--set "
+    "SECTION.KEY=VALUE]...\n"
+    "                    [--plugin-dir DIR]...\n"
     "\n"
     "A token drawn uniformly at random from V costs ln V nats, and no program can do better than "
     "by\n"
@@ -44,12 +49,19 @@ static const char help[] =
     "the\n"
     "score, exit code 0; that never makes it valid. Bad input is exit code 2.\n"
     "\n"
+    "With --cache one of Fairway's caches plays alone: it is told such tokens and given rows in\n"
+    "which each has the probability 1/V; --set changes [cache], [counterpart] and [eval]. The "
+    "exit\n"
+    "codes are those of --verdict. `[eval] coin = N` tests cache and model of a run.\n"
+    "\n"
     "examples\n"
     "  fairway coin --output data/coin --tokens 1M --vocab 1024 --seed 7\n"
-    "  fairway coin --verdict 5.0231 --tokens 800K --vocab 1024\n";
+    "  fairway coin --verdict 5.0231 --tokens 800K --vocab 1024\n"
+    "  fairway coin --cache ngram_hashed --tokens 800K --vocab 1024 --set "
+    "cache.table_size=524288\n";
 
 struct settings {
-    const char *output, *verdict, *tokens_text, *vocabulary_text, *seed_text, *shard_text;
+    const char *output, *verdict, *cache, *tokens_text, *vocabulary_text, *seed_text, *shard_text;
     bool force;
     uint64_t tokens, vocabulary, seed, shard_tokens;
 };
@@ -73,43 +85,56 @@ static fw_status parse_counts(struct settings *s, fw_error *error) {
     FW_TRY(parse_count("--vocab", s->vocabulary_text, 2, COIN_MOST_SIDES, &s->vocabulary, error));
     FW_TRY(parse_count("--shard-tokens", s->shard_text, 1, (double)SHARD_MAX_TOKENS,
                        &s->shard_tokens, error));
-    if (s->seed_text == NULL && s->output != NULL) return coin_fresh_seed(&s->seed, error);
+    if (s->seed_text == NULL && s->verdict == NULL) return coin_fresh_seed(&s->seed, error);
     return parse_count("--seed", s->seed_text, 0, (double)COIN_LARGEST_SEED, &s->seed, error);
 }
 
+static fw_status unheeded(const char *option, const char *form, fw_error *error) {
+    return fw_fail(error, FW_E_CONFIG, "%s means nothing to %s; `fairway coin --help` has examples",
+                   option, form);
+}
+
 /* Each form with what it needs and nothing that it would not heed. */
-static fw_status check_form(const struct settings *s, fw_error *error) {
-    if ((s->output != NULL) == (s->verdict != NULL))
+static fw_status check_form(const struct settings *s, const struct arguments *arguments,
+                            fw_error *error) {
+    const char *form = s->output != NULL    ? "--output"
+                       : s->verdict != NULL ? "--verdict"
+                                            : "--cache";
+    const int forms = (s->output != NULL) + (s->verdict != NULL) + (s->cache != NULL);
+    if (forms != 1)
         return fw_fail(error, FW_E_CONFIG,
-                       "%s --output PREFIX writes tokens, --verdict NATS_PER_TOKEN judges a score; "
-                       "`fairway coin --help` has examples",
-                       s->output != NULL ? "one of the two:" : "what for?");
+                       "%s --output PREFIX writes tokens, --verdict NATS_PER_TOKEN judges a score, "
+                       "--cache NAME lets a cache play; `fairway coin --help` has examples",
+                       forms > 1 ? "one of these:" : "what for?");
     if (s->tokens_text == NULL || s->vocabulary_text == NULL)
         return fw_fail(error, FW_E_CONFIG, "%s is missing; `fairway coin --help` has examples",
                        s->tokens_text == NULL ? "--tokens N" : "--vocab V");
-    const char *unheeded = s->seed_text != NULL    ? "--seed"
-                           : s->shard_text != NULL ? "--shard-tokens"
-                           : s->force              ? "--force"
-                                                   : NULL;
-    if (s->verdict != NULL && unheeded != NULL)
-        return fw_fail(error, FW_E_CONFIG, "%s means nothing to --verdict, which writes no tokens",
-                       unheeded);
+    if (s->seed_text != NULL && s->verdict != NULL) return unheeded("--seed", form, error);
+    if (s->shard_text != NULL && s->output == NULL) return unheeded("--shard-tokens", form, error);
+    if (s->force && s->output == NULL) return unheeded("--force", form, error);
+    if (arguments->n_overrides > 0 && s->cache == NULL) return unheeded("--set", form, error);
+    if (arguments->n_plugin_directories > 0 && s->cache == NULL)
+        return unheeded("--plugin-dir", form, error);
     return FW_OK;
 }
 
 static fw_status parse(int argc, char **argv, struct settings *s, struct arguments *arguments,
                        fw_error *error) {
-    const struct option options[] = {
-        {"--output", &s->output, NULL},      {"--verdict", &s->verdict, NULL},
-        {"--tokens", &s->tokens_text, NULL}, {"--vocab", &s->vocabulary_text, NULL},
-        {"--seed", &s->seed_text, NULL},     {"--shard-tokens", &s->shard_text, NULL},
-        {"--force", NULL, &s->force},        {NULL, NULL, NULL}};
+    const struct option options[] = {{"--output", &s->output, NULL},
+                                     {"--verdict", &s->verdict, NULL},
+                                     {"--cache", &s->cache, NULL},
+                                     {"--tokens", &s->tokens_text, NULL},
+                                     {"--vocab", &s->vocabulary_text, NULL},
+                                     {"--seed", &s->seed_text, NULL},
+                                     {"--shard-tokens", &s->shard_text, NULL},
+                                     {"--force", NULL, &s->force},
+                                     {NULL, NULL, NULL}};
     FW_TRY(arguments_parse(argc, argv, options, arguments, error));
     if (arguments->help) return FW_OK;
     if (arguments->input != NULL)
         return fw_fail(error, FW_E_CONFIG, "%s: unexpected; the shards' prefix goes after --output",
                        arguments->input);
-    FW_TRY(check_form(s, error));
+    FW_TRY(check_form(s, arguments, error));
     return parse_counts(s, error);
 }
 
@@ -214,6 +239,22 @@ static fw_status judge(const struct settings *s, bool *invalid, fw_error *error)
     return FW_OK;
 }
 
+static fw_status play(const struct settings *s, const struct arguments *arguments, bool *invalid,
+                      fw_error *error) {
+    const struct coin_cache_options options = {.arguments = arguments,
+                                               .cache = s->cache,
+                                               .tokens = s->tokens,
+                                               .seed = s->seed,
+                                               .vocabulary = (uint32_t)s->vocabulary};
+    return coin_cache(&options, invalid, error);
+}
+
+static fw_status act(const struct settings *s, const struct arguments *arguments, bool *invalid,
+                     fw_error *error) {
+    if (s->verdict != NULL) return judge(s, invalid, error);
+    return s->cache != NULL ? play(s, arguments, invalid, error) : write_shards(s, error);
+}
+
 int cmd_coin(int argc, char **argv) {
     fw_error error = {.struct_size = sizeof error};
     struct arguments arguments;
@@ -224,8 +265,6 @@ int cmd_coin(int argc, char **argv) {
         (void)fputs(help, stdout);
         return 0;
     }
-    if (status == FW_OK)
-        status = settings.verdict != NULL ? judge(&settings, &invalid, &error)
-                                          : write_shards(&settings, &error);
+    if (status == FW_OK) status = act(&settings, &arguments, &invalid, &error);
     return status == FW_OK && invalid ? 1 : report_failure(status, &error);
 }

@@ -308,6 +308,22 @@ fw_status corpus_open(const struct corpus_options *given, struct corpus **out, f
     return status;
 }
 
+fw_status corpus_of_tokens(const uint16_t *tokens, uint64_t n, struct corpus **out,
+                           fw_error *error) {
+    struct corpus *corpus = calloc(1, sizeof *corpus);
+    if (corpus != NULL) corpus->text_tokens.tokens = malloc(n * sizeof *tokens);
+    if (corpus == NULL || corpus->text_tokens.tokens == NULL ||
+        reserve_segments(corpus, NULL) != FW_OK) {
+        corpus_close(corpus);
+        return no_memory(error);
+    }
+    memcpy(corpus->text_tokens.tokens, tokens, n * sizeof *tokens);
+    const struct corpus_options all = {.max_tokens = 0};
+    add_segment(corpus, &all, corpus->text_tokens.tokens, n);
+    *out = corpus;
+    return FW_OK;
+}
+
 void corpus_close(struct corpus *corpus) {
     if (corpus == NULL) return;
     for (size_t i = 0; i < corpus->n_shards; i++) shard_close(&corpus->shards[i]);

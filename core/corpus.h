@@ -66,6 +66,10 @@ fw_status corpus_open(const struct corpus_options *options, struct corpus **corp
                       fw_error *error);
 void corpus_close(struct corpus *corpus); /* NULL is fine */
 
+/* A corpus of `n` > 0 tokens that are no text, copied. E_MEMORY. */
+fw_status corpus_of_tokens(const uint16_t *tokens, uint64_t n, struct corpus **corpus,
+                           fw_error *error);
+
 uint64_t corpus_tokens(const struct corpus *corpus);
 
 /* Copy tokens [first, first + n) to `out`; positions wrap around at the end. */

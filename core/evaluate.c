@@ -26,8 +26,9 @@ struct scored_cache {
 struct evaluation {
     const struct evaluate_options *options;
     struct windows windows;
-    int64_t batch; /* windows of one forward pass */
-    uint16_t *tokens;
+    int64_t batch;    /* windows of one forward pass */
+    uint16_t *tokens; /* that the model reads */
+    uint16_t *told;   /* that are scored and the caches learn: the same, or drawn as it goes on */
     struct rows rows;
     struct ledger *ledger;
     struct ledger *fair_ledger; /* of the model when `ledger` counts targets several times */
@@ -52,7 +53,7 @@ static uint32_t gather_context(const struct evaluation *e, const struct scored_c
     const uint64_t stream = e->windows.targets + 1, most = cache->repeats ? stream : position + 1;
     const uint32_t n = (uint32_t)(wanted < most ? wanted : most);
     for (uint32_t i = 0; i < n; i++)
-        cache->context[i] = e->tokens[(position + 1 + stream - n + i) % stream];
+        cache->context[i] = e->told[(position + 1 + stream - n + i) % stream];
     return n;
 }
 
@@ -78,18 +79,27 @@ static fw_status score_model(struct evaluation *e, uint64_t position, double nat
     return ledger_enter(e->fair_ledger, position, nats, bytes, error);
 }
 
+/* The target behind `position`: what the caches are told is what is scored. */
+static uint32_t take_target(struct evaluation *e, const double *row, uint64_t position) {
+    if (e->options->draw != NULL)
+        e->told[position + 1] =
+            (uint16_t)random_pick(e->options->draw, row, e->options->table->vocabulary);
+    return e->told[position + 1];
+}
+
 static fw_status score_position(struct evaluation *e, int64_t row, const float *log_probabilities,
                                 uint64_t position, fw_error *error) {
     const struct token_table *table = e->options->table;
-    const uint32_t previous = e->tokens[position], target = e->tokens[position + 1];
-    const uint32_t bytes = token_table_bytes(table, previous, target);
+    const double *probabilities = e->rows.probabilities + row * (int64_t)table->vocabulary;
+    const uint32_t target = take_target(e, probabilities, position);
+    const uint32_t bytes = token_table_bytes(table, e->told[position], target);
     const double excess = e->rows.log_normaliser[row] - (double)log_probabilities[target];
     const double nats = excess > 0 ? excess : 0; /* rounding can make a sure row's -1e-17 */
     FW_TRY(score_model(e, position, nats, bytes, error));
     const fw_row given = {.struct_size = sizeof given,
                           .vocabulary = table->vocabulary,
                           .position = position,
-                          .probabilities = e->rows.probabilities + row * (int64_t)table->vocabulary,
+                          .probabilities = probabilities,
                           .entropy = e->rows.entropy[row]};
     FW_TRY(score_cache(e, &e->cache, given, target, nats, bytes, error));
     return score_cache(e, &e->counterpart, given, target, nats, bytes, error);
@@ -249,6 +259,16 @@ static void leave(struct scored_cache *cache) {
 
 /* ---- opening and closing ---- */
 
+static fw_status open_told(struct evaluation *e, uint64_t n, fw_error *error) {
+    e->told = e->tokens;
+    if (e->options->draw == NULL) return FW_OK;
+    e->told = calloc(n, sizeof *e->told);
+    if (e->told == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory to draw %" PRIu64 " tokens", n);
+    e->told[0] = e->tokens[0];
+    return FW_OK;
+}
+
 static fw_status evaluation_open(struct evaluation *e, fw_error *error) {
     const struct evaluate_options *options = e->options;
     const struct eval_keys *keys = &options->experiment->eval;
@@ -267,6 +287,7 @@ static fw_status evaluation_open(struct evaluation *e, fw_error *error) {
         return fw_fail(error, FW_E_MEMORY, "no memory to score %" PRIu64 " tokens", n);
     corpus_read(options->corpus, 0, n, e->tokens);
     FW_TRY(check_tokens(e, error));
+    FW_TRY(open_told(e, n, error));
     FW_TRY(rows_create(ROWS_AT_ONCE, options->table->vocabulary, &e->rows, error));
     FW_TRY(ledger_create(n - 1, faithful, &e->ledger, error));
     if (faithful) FW_TRY(ledger_create(n - 1, false, &e->fair_ledger, error));
@@ -279,6 +300,7 @@ static void evaluation_close(struct evaluation *e) {
     ledger_destroy(e->ledger);
     ledger_destroy(e->fair_ledger);
     rows_free(&e->rows);
+    if (e->told != e->tokens) free(e->told);
     free(e->tokens);
 }
 

@@ -29,6 +29,7 @@
 #include "corpus.h"
 #include "language_model.h"
 #include "progress.h"
+#include "random.h"
 #include "token_table.h"
 #include "verdicts.h"
 
@@ -41,8 +42,9 @@ struct evaluate_options {
     int64_t mode;        /* enum eval_mode; eval.faithful matters to EVAL_SLIDING alone */
     uint64_t max_tokens; /* of the corpus; 0: all */
     bool with_cache;
-    bool audited;      /* by eval.audit: audit.h, probe_model.h */
-    const char *label; /* for the progress line */
+    bool audited;        /* by eval.audit: audit.h, probe_model.h */
+    struct random *draw; /* not NULL: targets are drawn from the model's rows (coin_test.h) */
+    const char *label;   /* for the progress line */
     struct progress *progress;
 };
 

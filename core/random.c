@@ -24,6 +24,18 @@ static double uniform(struct random *random) {
     return ((double)(random_bits(random) >> 11) + 0.5) * 0x1p-53;
 }
 
+uint32_t random_pick(struct random *random, const double *probabilities, uint32_t n) {
+    const double at = uniform(random);
+    double below = 0;
+    uint32_t last = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        below += probabilities[i];
+        if (at < below) return i;
+        if (probabilities[i] > 0) last = i;
+    }
+    return last; /* rounding left the sum a little short */
+}
+
 double random_normal(struct random *random) {
     const double radius = sqrt(-2.0 * log(uniform(random)));
     return radius * cos(6.283185307179586 * uniform(random));

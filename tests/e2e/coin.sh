@@ -34,3 +34,24 @@ judge 0 6.9315 '^no evidence'
 lacks '[Ii]nvalid\|INVALID' verdict.txt "a mark without evidence"
 judge 0 6.93 'digits given are too few to tell'
 judge 0 8.1 'could hide as large a gain'
+
+# Caches that play alone: an honest one gains nothing, the hashed one what its collisions give it.
+"$fairway" coin --cache ngram --tokens 50K --vocab 256 --seed 7 >ngram.txt || fail "ngram plays"
+lacks 'INVALID:' ngram.txt "a mark on an honest cache"
+grep -q 'uniform rows, 50,000 .*the coin itself .* 400000.0 ' ngram.txt || fail "what 50,000 bytes cost"
+code=0
+"$fairway" coin --cache ngram_hashed --tokens 20K --vocab 1024 --seed 7 --set cache.table_size=16384 \
+  >hashed.txt || code=$?
+[ "$code" -eq 1 ] || fail "exit code $code for the hashed cache"
+grep -q 'with cache (ngram_hashed).*INVALID: a chance of at most 2^-[0-9]\{5\}$' hashed.txt || fail "no mark"
+grep 'counterpart (ngram)' hashed.txt >counterpart.txt || fail "no honest cache beside it"
+lacks 'INVALID' counterpart.txt "a mark on the counterpart"
+# Its gain is the shard's: the same tokens, which the seed decides.
+"$fairway" coin --cache ngram_hashed --tokens 20K --vocab 1024 --seed 7 --set cache.table_size=16384 \
+  >again.txt || [ $? -eq 1 ]
+[ "$(grep INVALID: hashed.txt)" = "$(grep INVALID: again.txt)" ] || fail "a seed gives another gain the second time"
+refuse 'none does nothing' "$fairway" coin --cache none --tokens 5 --vocab 256
+refuse "no cache plugin 'nowhere'" "$fairway" coin --cache nowhere --tokens 5 --vocab 256
+refuse '\[cache\], \[counterpart\] and \[eval\]' "$fairway" coin --cache ngram --tokens 5 --vocab 256 --set run.seed=1
+refuse "has no key 'orderz'" "$fairway" coin --cache ngram --tokens 5 --vocab 256 --set cache.orderz=1
+refuse '\-\-set means nothing to --output' "$fairway" coin --output c --tokens 5 --vocab 256 --set cache.plugin=none

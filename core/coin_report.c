@@ -1,0 +1,71 @@
+#include "coin_report.h"
+
+#include <inttypes.h>
+#include <math.h>
+
+#include "text.h"
+
+/* ---- the table ---- */
+
+static void print_line(const char *pass, const char *who, const struct coin_line *line) {
+    (void)printf("  %-30s %-26s %16.1f %14.1f", pass, who, line->bits, line->gain);
+    if (coin_is_evidence(line->gain))
+        (void)printf("  INVALID: a chance of at most 2^-%.0f", floor(line->gain));
+    (void)putchar('\n');
+}
+
+static const char *cache_label(const char *what, const struct plugin_choice *choice, char out[64]) {
+    (void)snprintf(out, 64, "%s (%.16s)", what, choice->entry->plugin->id);
+    return out;
+}
+
+static void print_pass(const struct coin_result *result, enum coin_rows rows,
+                       const struct experiment *experiment) {
+    static const char *const words[COIN_PASSES] = {"uniform rows", "the model's rows",
+                                                   "drawn from the rows"};
+    const struct coin_pass *pass = &result->passes[rows];
+    char label[96], count[TEXT_COMMAS_BYTES], who[64];
+    if (pass->tokens == 0) return;
+    (void)snprintf(label, sizeof label, "%s, %s", words[rows],
+                   text_with_commas(pass->tokens, count));
+    print_line(label, rows == COIN_UNIFORM ? "the coin itself" : "model", &pass->model);
+    if (pass->cache.made)
+        print_line("", cache_label("with cache", &experiment->cache, who), &pass->cache);
+    if (pass->counterpart.made)
+        print_line("", cache_label("counterpart", &experiment->counterpart, who),
+                   &pass->counterpart);
+}
+
+void coin_print(const struct coin_result *result, const struct experiment *experiment) {
+    (void)printf("%-32s %-26s %16s %14s\n", "coin test: rows, random tokens", "", "bits", "gain");
+    for (int rows = 0; rows < COIN_PASSES; rows++) print_pass(result, rows, experiment);
+    (void)printf("  seed %" PRIu64 "; a gain of more than %d bits is INVALID\n", result->seed,
+                 COIN_BITS);
+}
+
+/* ---- the receipt ---- */
+
+static void add_line(cJSON *pass, const char *name, const struct coin_line *line) {
+    if (!line->made) return;
+    cJSON *object = cJSON_AddObjectToObject(pass, name);
+    (void)cJSON_AddNumberToObject(object, "bits", line->bits);
+    (void)cJSON_AddNumberToObject(object, "gain_bits", line->gain);
+    (void)cJSON_AddBoolToObject(object, "valid", !coin_is_evidence(line->gain));
+}
+
+cJSON *coin_json(const struct coin_result *result) {
+    cJSON *json = cJSON_CreateObject();
+    (void)cJSON_AddNumberToObject(json, "seed", (double)result->seed);
+    (void)cJSON_AddNumberToObject(json, "seconds", result->seconds);
+    for (int rows = 0; rows < COIN_PASSES; rows++) {
+        const struct coin_pass *pass = &result->passes[rows];
+        if (pass->tokens == 0) continue;
+        cJSON *object = cJSON_AddObjectToObject(json, coin_rows_name(rows));
+        (void)cJSON_AddNumberToObject(object, "tokens", (double)pass->tokens);
+        (void)cJSON_AddNumberToObject(object, "cost_bits", pass->cost);
+        add_line(object, "model", &pass->model);
+        add_line(object, "cached", &pass->cache);
+        add_line(object, "counterpart", &pass->counterpart);
+    }
+    return json;
+}
