@@ -54,7 +54,7 @@ static void print_result(const struct scorer *scorer, const struct corpus *corpu
     report_print_score_header();
     report_print_model(experiment, result);
     if (choice_is_on(&experiment->cache)) report_print_caches(experiment, result);
-    report_print_audit(result);
+    report_print_audit(experiment, result);
 }
 
 static fw_status eval(const struct arguments *arguments, const struct eval_options *options,

@@ -90,6 +90,7 @@ static fw_status score_artifact(struct pipeline *pipeline, const struct argument
                               experiment->eval.mode, 0, true, "evaluate", &report->final, error);
     report->seconds[PHASE_LADDER] += report->packed.seconds;
     report->seconds[PHASE_EVALUATE] += report->final.seconds;
+    report->seconds[PHASE_COMPARE] += report->final.coin.seconds;
     pipeline_note_effects(pipeline, scorer.session.host);
     scorer_close(&scorer);
     return status;

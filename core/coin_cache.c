@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "coin_report.h"
+#include "coin_test.h"
 #include "host.h"
 
 struct table_of_bytes {

@@ -5,11 +5,6 @@
 
 #include "clock.h"
 
-const char *coin_rows_name(enum coin_rows rows) {
-    static const char *const names[COIN_PASSES] = {"uniform", "model", "drawn"};
-    return names[rows];
-}
-
 /* ---- a model that knows the coin ---- */
 
 static fw_status read_nothing(void *self, const int32_t *inputs, int64_t batch, int64_t tokens,
@@ -110,6 +105,7 @@ fw_status coin_test(const struct evaluate_options *score, uint64_t tokens, uint6
     experiment.eval.faithful = false;
     struct evaluate_options options = *score;
     options.experiment = &experiment;
+    options.audited = false;
     const bool has_model = options.model.infer != NULL;
     const double begin = clock_seconds();
     if (options.with_cache)

@@ -13,31 +13,8 @@
 #ifndef FAIRWAY_COIN_TEST_H
 #define FAIRWAY_COIN_TEST_H
 
-#include "coin.h"
+#include "coin_result.h"
 #include "evaluate.h"
-
-enum coin_rows { COIN_UNIFORM, COIN_MODEL, COIN_DRAWN, COIN_PASSES };
-
-struct coin_line {
-    bool made;
-    double bits; /* of the code of all tokens */
-    double gain; /* bits that it is shorter than the cost of the tokens: evidence above COIN_BITS */
-};
-
-struct coin_pass {
-    uint64_t tokens; /* scored; 0: this pass was not made */
-    double cost;     /* bits that they cost whoever is honest */
-    struct coin_line model, cache, counterpart;
-};
-
-struct coin_result {
-    uint64_t seed;
-    struct coin_pass passes[COIN_PASSES];
-    double seconds;
-};
-
-/* "uniform", "model", "drawn". */
-const char *coin_rows_name(enum coin_rows rows);
 
 /* `tokens` targets for each of the three, of `seed`; `score` says how. Without a cache only `model`
  * is made; without a model's functions (infer is NULL) only `uniform`. `drawn` has as many targets

@@ -74,6 +74,8 @@ struct eval_keys {
     int64_t ladder_tokens; /* of the raw/averaged/packed comparison; 0: all */
     int64_t on_violation;  /* enum eval_violation */
     int64_t audit;         /* enum eval_audit */
+    int64_t coin;          /* random tokens of the coin test; 0: none */
+    int64_t coin_seed;     /* which; -1: fresh ones */
     int64_t ranks;         /* parts of the stream, each with a cold cache of its own */
     bool faithful;         /* count as record 993 does, targets at the end several times */
 };

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "coin.h"
 #include "seeds.h"
 
 #define AT(member) offsetof(struct experiment, member)
@@ -136,10 +137,15 @@ static const struct core_key eval_keys[] = {
     TOTAL("ladder_tokens", "0", 0, "tokens", eval.ladder_tokens,
           "tokens of the comparison of raw, averaged and packed weights; 0: all"),
     CHOICE("on_violation", "error", violations, eval.on_violation,
-           "a score whose distribution does not sum to one, or whose audit fails: stop, or report "
-           "it as INVALID"),
+           "a score whose distribution does not sum to one, or that fails audit or coin test: "
+           "stop, or "
+           "report it as INVALID"),
     CHOICE("audit", "sample", audits, eval.audit,
            "probes of cache and model while they are scored: none, at sampled positions, or all"),
+    NUMBER(FW_PARAM_INT, "coin", "0", 0, 1e9, "tokens", eval.coin,
+           "random tokens of a coin test of cache and model before the score; 0: none"),
+    NUMBER(FW_PARAM_INT, "coin_seed", "-1", -1, (double)COIN_LARGEST_SEED, "", eval.coin_seed,
+           "which random tokens; -1: fresh ones, whose seed the receipt has"),
     NUMBER(FW_PARAM_INT, "ranks", "1", 1, 4096, "", eval.ranks,
            "contiguous parts of the stream, each scored with a cold cache of its own"),
     FLAG("faithful", "no", eval.faithful,

@@ -25,6 +25,7 @@
 #ifndef FAIRWAY_EVALUATE_H
 #define FAIRWAY_EVALUATE_H
 
+#include "coin_result.h"
 #include "config.h"
 #include "corpus.h"
 #include "language_model.h"
@@ -68,7 +69,8 @@ struct evaluate_result {
     uint64_t cache_memory;        /* bytes, 0 when the cache does not say */
     bool invalid;                 /* a prediction was not verifiably a distribution */
     double mean_sum, largest_sum; /* of sampled unverified predictions over the vocabulary */
-    struct verdicts verdicts;     /* of the audit, of "cache", "counterpart" and "model" */
+    struct verdicts verdicts;     /* of audit and coin, on "cache", "counterpart" and "model" */
+    struct coin_result coin;      /* set by who had the coin test made before: evaluate_coin.h */
     double audit_seconds;         /* of those after the scoring; in `seconds` too */
     double seconds;
 };

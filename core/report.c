@@ -108,8 +108,10 @@ static const char *remark_of(const struct evaluate_result *result, const struct 
     return out;
 }
 
-void report_print_audit(const struct evaluate_result *result) {
+void report_print_audit(const struct experiment *experiment, const struct evaluate_result *result) {
     const struct verdicts *verdicts = &result->verdicts;
+    if (result->coin.seconds > 0) (void)putchar('\n');
+    coin_print(&result->coin, experiment);
     if (verdicts->n == 0) return;
     (void)printf("\naudit: probe, verdict, positions (%.1f s after the scoring)\n",
                  result->audit_seconds);
@@ -165,7 +167,7 @@ static void print_scores(const struct session *session, const struct report *rep
     if (report->cache_on) report_print_caches(experiment, &report->final);
     print_xz("xz -9e of the validation text", report->validation_xz, report->validation_text);
     print_xz("xz -9e given the training text", report->prefixed_xz, report->validation_text);
-    report_print_audit(&report->final);
+    report_print_audit(experiment, &report->final);
 }
 
 void report_print_fit(const struct report *report) {
@@ -403,6 +405,8 @@ static cJSON *make_receipt(const struct session *session, const struct report *r
     add_bytes(receipt, session, report);
     add_scores(receipt, session, report);
     each_effect(report, add_effect, cJSON_AddObjectToObject(receipt, "effects"));
+    cJSON *coin = coin_json(&report->final.coin);
+    if (coin != NULL) (void)cJSON_AddItemToObject(receipt, "coin", coin);
     if (report->final.verdicts.n > 0)
         (void)cJSON_AddItemToObject(receipt, "audit", verdicts_json(&report->final.verdicts));
     return receipt;

@@ -19,7 +19,7 @@ enum phase {
     PHASE_LADDER,     /* scores of weights that are not packed, for comparison alone */
     PHASE_RELOAD,     /* reading the artifact again */
     PHASE_EVALUATE,
-    PHASE_COMPARE, /* sizes of code, xz */
+    PHASE_COMPARE, /* the coin test, sizes of code, xz */
     PHASES
 };
 
@@ -84,8 +84,8 @@ enum { REPORT_WHY_BYTES = 512 };
 bool report_is_invalid(const struct evaluate_result *result, const struct score *score,
                        char why[REPORT_WHY_BYTES]);
 
-/* What the audit found, as a few lines; nothing where there was none. */
-void report_print_audit(const struct evaluate_result *result);
+/* What coin test and audit found, as a few lines; nothing where there was none. */
+void report_print_audit(const struct experiment *experiment, const struct evaluate_result *result);
 
 /* What had to be given up to fit the size limit, as one line; nothing at rate 1. */
 void report_print_fit(const struct report *report);

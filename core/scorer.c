@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "evaluate_coin.h"
 #include "pack.h"
 
 fw_status scorer_config_text(const struct session *session, char **text, fw_error *error) {
@@ -24,6 +25,17 @@ fw_status scoring_model(const struct session *session, uint32_t vocabulary, stru
     return model_create(&options, model, error);
 }
 
+/* What the coin shows is known before the long work, and said of its score. */
+static fw_status score_after_coin(const struct evaluate_options *options,
+                                  struct evaluate_result *result, fw_error *error) {
+    struct coin_result coin;
+    FW_TRY(evaluate_coin(options, &coin, error));
+    FW_TRY(evaluate(options, result, error));
+    result->coin = coin;
+    coin_add_verdicts(&coin, &result->verdicts);
+    return FW_OK;
+}
+
 fw_status score_corpus(struct session *session, struct model *model,
                        const struct token_table *table, const struct corpus *corpus, int64_t mode,
                        uint64_t max_tokens, bool final, const char *label,
@@ -40,7 +52,7 @@ fw_status score_corpus(struct session *session, struct model *model,
                                              .audited = final,
                                              .label = label,
                                              .progress = &session->progress};
-    return evaluate(&options, result, error);
+    return final ? score_after_coin(&options, result, error) : evaluate(&options, result, error);
 }
 
 /* ---- opening an artifact ---- */

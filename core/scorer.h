@@ -41,7 +41,7 @@ fw_status scoring_model(const struct session *session, uint32_t vocabulary, stru
                         fw_error *error);
 
 /* Score `corpus` with `model`; options beyond these come from the session. `final`: the score that
- * counts, with its cache (if any) and audited. */
+ * counts, with its cache (if any), audited, and after the coin test of eval.coin. */
 fw_status score_corpus(struct session *session, struct model *model,
                        const struct token_table *table, const struct corpus *corpus, int64_t mode,
                        uint64_t max_tokens, bool final, const char *label,

@@ -1,6 +1,7 @@
 /* core/coin_test: honest caches and models gain nothing on tokens that the host draws; each kind of
  * cheat gains, and is seen in the pass that can see it. */
 #include <coin_test.h>
+#include <evaluate_coin.h>
 #include <math.h>
 
 #include "evaluate_fixture.h"
@@ -237,6 +238,64 @@ static void a_model_that_looks_ahead_gains(void **state) {
     assert_false(result.passes[COIN_MODEL].cache.made);
 }
 
+/* ---- what follows for the score ---- */
+
+static void no_score_without_the_test(void **state) {
+    (void)state;
+    struct evaluate_options options = options_of(false, true);
+    struct coin_result coin;
+    assert_ok(evaluate_coin(&options, &coin, &error), &error);
+    assert_int_equal(coin.passes[COIN_UNIFORM].tokens, 0); /* eval.coin is off */
+    experiment.eval.coin = TARGETS;
+    experiment.eval.coin_seed = SEED;
+    assert_ok(evaluate_coin(&options, &coin, &error), &error);
+    assert_int_equal(coin.seed, SEED);
+    script.predict = state_what_comes;
+    assert_fails(evaluate_coin(&options, &coin, &error), FW_E_PROTOCOL, &error,
+                 "cache.coin-uniform", "bits on 300 random tokens", "2^-");
+    experiment.eval.on_violation = EVAL_VIOLATION_REPORT;
+    assert_ok(evaluate_coin(&options, &coin, &error), &error);
+    assert_true(coin_is_evidence(coin.passes[COIN_UNIFORM].cache.gain));
+    script.n_calls = 0;
+    experiment.eval.coin_seed = -1; /* fresh tokens, which nobody knows */
+    assert_ok(evaluate_coin(&options, &coin, &error), &error);
+    assert_false(coin_is_evidence(coin.passes[COIN_UNIFORM].cache.gain));
+    assert_true(coin.seed != SEED);
+}
+
+static void verdicts_name_who_gained(void **state) {
+    (void)state;
+    struct evaluate_options options = options_of(false, true);
+    struct verdicts verdicts = {.n = 0};
+    script.predict = state_what_comes;
+    const struct coin_result result = play(&options, TARGETS);
+    coin_add_verdicts(&result, &verdicts);
+    assert_int_equal(verdicts.n, 4);
+    assert_int_equal(verdicts_find(&verdicts, "cache.coin-uniform")->verdict, VERDICT_FAIL);
+    assert_int_equal(verdicts_find(&verdicts, "cache.coin-model")->verdict, VERDICT_PASS);
+    assert_int_equal(verdicts_find(&verdicts, "cache.coin-drawn")->verdict, VERDICT_PASS);
+    assert_int_equal(verdicts_find(&verdicts, "model.coin")->verdict, VERDICT_PASS);
+    assert_int_equal(verdicts_find(&verdicts, "model.coin")->positions, TARGETS);
+    numbers.ahead = true;
+    options.with_cache = false;
+    const struct coin_result ahead = play(&options, TARGETS);
+    verdicts.n = 0;
+    coin_add_verdicts(&ahead, &verdicts);
+    assert_int_equal(verdicts.n, 1);
+    assert_int_equal(verdicts_find(&verdicts, "model.coin")->verdict, VERDICT_FAIL);
+}
+
+/* Seven tokens of 37 cost 36 bits: nobody can gain 40 of them. */
+static void too_few_tokens_are_no_pass(void **state) {
+    (void)state;
+    const struct evaluate_options options = options_of(false, true);
+    struct verdicts verdicts = {.n = 0};
+    const struct coin_result result = play(&options, 7);
+    coin_add_verdicts(&result, &verdicts);
+    assert_int_equal(verdicts_find(&verdicts, "cache.coin-uniform")->verdict, VERDICT_SKIPPED);
+    assert_int_equal(verdicts_find(&verdicts, "model.coin")->verdict, VERDICT_SKIPPED);
+}
+
 /* ---- how ---- */
 
 static void each_target_counts_once(void **state) {
@@ -311,6 +370,9 @@ int main(void) {
         TEST(what_does_not_sum_to_one_gains_everywhere),
         TEST(looking_ahead_gains),
         TEST(a_model_that_looks_ahead_gains),
+        TEST(no_score_without_the_test),
+        TEST(verdicts_name_who_gained),
+        TEST(too_few_tokens_are_no_pass),
         TEST(each_target_counts_once),
         TEST(a_counterpart_plays_too),
         TEST(seeds_decide),

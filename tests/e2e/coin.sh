@@ -55,3 +55,36 @@ refuse "no cache plugin 'nowhere'" "$fairway" coin --cache nowhere --tokens 5 --
 refuse '\[cache\], \[counterpart\] and \[eval\]' "$fairway" coin --cache ngram --tokens 5 --vocab 256 --set run.seed=1
 refuse "has no key 'orderz'" "$fairway" coin --cache ngram --tokens 5 --vocab 256 --set cache.orderz=1
 refuse '\-\-set means nothing to --output' "$fairway" coin --output c --tokens 5 --vocab 256 --set cache.plugin=none
+
+# In a run: an honest cache and the model pass, in table and receipt; a replay by the seed is the same.
+"$fairway" run tiny.ini --set eval.coin=3000 --set run.output=honest >honest.txt 2>progress.txt || fail "a run with a coin"
+lacks 'INVALID:' honest.txt "a mark on an honest run"
+for line in 'model.coin  *pass *3,000' 'cache.coin-uniform  *pass *3,000' 'cache.coin-model  *pass *3,000' \
+  'cache.coin-drawn  *pass'; do
+  grep -q "$line" honest.txt || fail "no verdict: $line"
+done
+tr -d '\n\t ' <honest/receipt.json >receipt.txt
+grep -q '"coin":{"seed":[0-9]*,.*"uniform":{"tokens":3000,' receipt.txt || fail "no coin in the receipt"
+grep -q '"probe":"cache.coin-drawn","verdict":"pass"' receipt.txt || fail "no verdict in the receipt"
+seed=$(sed -n 's/.*"coin":{"seed":\([0-9]*\),.*/\1/p' receipt.txt)
+# The artifact carries eval.coin, so scoring it again plays again, on the tokens of the seed asked for.
+"$fairway" eval --artifact honest/model.fairway --data 'text:text/*4.txt text:text/*9.txt' \
+  --set "eval.coin_seed=$seed" >replay.txt 2>progress.txt || fail "eval with a coin"
+for line in 'uniform rows, 3,000' "the model's rows, 3,000"; do
+  [ "$(grep "$line" honest.txt)" = "$(grep "$line" replay.txt)" ] || fail "seed $seed gives other bits the second time"
+done
+grep -q "seed $seed;" replay.txt || fail "the replay's seed"
+
+# A cheat: no score at all, or one that is marked wherever it stands.
+hashed='--set cache.plugin=ngram_hashed --set cache.table_size=1024 --set eval.coin=3000'
+refuse 'sums to one' "$fairway" run tiny.ini $hashed
+"$fairway" run tiny.ini $hashed --set eval.on_violation=report --set run.output=cheat >cheat.txt 2>progress.txt ||
+  fail "the cheat, reported"
+grep -q 'cache.coin-uniform  *FAIL *3,000  it gains [0-9]* bits' cheat.txt || fail "the cheat passes"
+grep -q 'counterpart.coin-uniform  *pass' cheat.txt || fail "its counterpart does not"
+grep -q 'with cache (ngram_hashed).*INVALID' cheat.txt || fail "no mark in the table"
+tr -d '\n\t ' <cheat/receipt.json >receipt.txt
+grep -q '"cached":{"bits":[0-9.]*,"gain_bits":[0-9.]*,"valid":false}' receipt.txt || fail "no mark in the receipt"
+grep -q '"cached":{"bpb":[^}]*"valid":false' receipt.txt || fail "no mark on the score"
+refuse 'coin = -1 is out of range' "$fairway" run tiny.ini --set eval.coin=-1
+refuse 'coin_seed = 9007199254740992 is out of range' "$fairway" run tiny.ini --set eval.coin_seed=9007199254740992

@@ -1,9 +1,49 @@
-#include "coin_report.h"
+#include "coin_result.h"
 
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "text.h"
+
+const char *coin_rows_name(enum coin_rows rows) {
+    static const char *const names[COIN_PASSES] = {"uniform", "model", "drawn"};
+    return names[rows];
+}
+
+static bool was_made(const struct coin_result *result) {
+    bool made = false;
+    for (int rows = 0; rows < COIN_PASSES; rows++) made = made || result->passes[rows].tokens > 0;
+    return made;
+}
+
+/* ---- verdicts ---- */
+
+static void add_verdict(struct verdicts *verdicts, const char *subject, const char *what,
+                        const struct coin_pass *pass, const struct coin_line *line) {
+    if (!line->made) return;
+    struct probe *probe = verdicts_probe(verdicts, subject, what);
+    probe->positions = pass->tokens;
+    if (coin_is_evidence(line->gain))
+        probe_fail(probe,
+                   "it gains %.0f bits on %" PRIu64 " random tokens, where more than %d are beyond "
+                   "luck (a chance of at most 2^-%.0f)",
+                   floor(line->gain), pass->tokens, COIN_BITS, floor(line->gain));
+    else if (pass->cost <= COIN_BITS)
+        probe_skip(probe, "%" PRIu64 " tokens cost %.0f bits, too few to gain more than %d",
+                   pass->tokens, pass->cost, COIN_BITS);
+}
+
+void coin_add_verdicts(const struct coin_result *result, struct verdicts *verdicts) {
+    for (int rows = 0; rows < COIN_PASSES; rows++) {
+        const struct coin_pass *pass = &result->passes[rows];
+        char what[24];
+        (void)snprintf(what, sizeof what, "coin-%s", coin_rows_name(rows));
+        if (rows == COIN_MODEL) add_verdict(verdicts, "model", "coin", pass, &pass->model);
+        add_verdict(verdicts, "cache", what, pass, &pass->cache);
+        add_verdict(verdicts, "counterpart", what, pass, &pass->counterpart);
+    }
+}
 
 /* ---- the table ---- */
 
@@ -37,6 +77,7 @@ static void print_pass(const struct coin_result *result, enum coin_rows rows,
 }
 
 void coin_print(const struct coin_result *result, const struct experiment *experiment) {
+    if (!was_made(result)) return;
     (void)printf("%-32s %-26s %16s %14s\n", "coin test: rows, random tokens", "", "bits", "gain");
     for (int rows = 0; rows < COIN_PASSES; rows++) print_pass(result, rows, experiment);
     (void)printf("  seed %" PRIu64 "; a gain of more than %d bits is INVALID\n", result->seed,
@@ -54,6 +95,7 @@ static void add_line(cJSON *pass, const char *name, const struct coin_line *line
 }
 
 cJSON *coin_json(const struct coin_result *result) {
+    if (!was_made(result)) return NULL;
     cJSON *json = cJSON_CreateObject();
     (void)cJSON_AddNumberToObject(json, "seed", (double)result->seed);
     (void)cJSON_AddNumberToObject(json, "seconds", result->seconds);
