@@ -1,5 +1,6 @@
 """The caches ngram and ngram_counts against brute force (ngram_reference.py): on synthetic texts and models
-every code length within 1e-9 nats. With ROWS, a file that dump_rows wrote, on those as well.
+every code length within 1e-9 nats. With ROWS, a file that dump_rows wrote, on those instead, with default
+keys.
 usage: check_ngram.py REPLAY FOLDER [ROWS]"""
 import math
 import os
@@ -32,12 +33,12 @@ def expected(dump, options):
         cache.update(token)
 
 
-def check(replay, path, folder):
+def check(replay, path, folder, settings):
     out = os.path.join(folder, "scores.bin")
-    names = [contender(name, changes) for name, _, changes in SETTINGS]
+    names = [contender(name, changes) for name, _, changes in settings]
     subprocess.run([replay, path, "--scores", out] + names, check=True, stdout=subprocess.DEVNULL)
     _, *found = rows.scores(out, rows.Rows(path).targets)
-    for name, (_, defaults, changes), nats in zip(names, SETTINGS, found):
+    for name, (_, defaults, changes), nats in zip(names, settings, found):
         dump = rows.Rows(path)
         wanted = list(expected(dump, {**defaults, **changes}))
         worst = max(range(dump.targets), key=lambda t: abs(nats[t] - wanted[t]))
@@ -48,16 +49,21 @@ def check(replay, path, folder):
             sys.exit(f"{name}, position {worst}: {nats[worst]!r} nats instead of {wanted[worst]!r}")
 
 
+def check_synthetic(replay, folder, vocabulary, n):
+    path = os.path.join(folder, f"check-{vocabulary}.rows")
+    text = rows.synthetic_text(vocabulary, n + 1, vocabulary)
+    rows.write(path, vocabulary, text, rows.synthetic_rows(vocabulary, text, 11))
+    check(replay, path, folder, SETTINGS)
+
+
 def main():
     replay, folder, *given = sys.argv[1:]
     os.makedirs(folder, exist_ok=True)
     for path in given:
-        check(replay, path, folder)
-    for vocabulary, n in (64, 3000), (1024, 1500):
-        path = os.path.join(folder, f"check-{vocabulary}.rows")
-        text = rows.synthetic_text(vocabulary, n + 1, vocabulary)
-        rows.write(path, vocabulary, text, rows.synthetic_rows(vocabulary, text, 11))
-        check(replay, path, folder)
+        check(replay, path, folder, SETTINGS[:2])
+    if not given:
+        check_synthetic(replay, folder, 64, 3000)
+        check_synthetic(replay, folder, 1024, 1500)
 
 
 main()

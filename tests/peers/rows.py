@@ -53,6 +53,20 @@ class Rows:
             yield [w * scale for w in weights]
 
 
+def head(path, out, n):
+    """The first n tokens of a rows file, as a rows file of its own."""
+    with open(path, "rb") as file, open(out, "wb") as copy:
+        start = file.read(32)
+        if start[:8] != MAGIC:
+            raise ValueError(f"{path} is not a rows file")
+        vocabulary, *_, targets = struct.unpack("<IIIIQ", start[8:])
+        n = min(n - 1, targets)
+        copy.write(start[:24] + struct.pack("<Q", n) + file.read(3 * vocabulary))
+        for size, kept in ((2 * (targets + 1), 2 * (n + 1)), (2 * targets, 2 * n)):
+            copy.write(file.read(size)[:kept])
+        copy.write(file.read(4 * vocabulary * n))
+
+
 def scores(path, targets):
     """What `replay --scores` wrote: a list of code lengths for the model and for each contender."""
     values = array.array("d")
