@@ -11,6 +11,7 @@
 #include "interrupt.h"
 #include "params.h"
 #include "progress.h"
+#include "seeds.h"
 #include "shard.h"
 #include "shard_set.h"
 #include "text.h"
@@ -36,7 +37,7 @@ static const char help[] =
     "so on, for any program to score.\n"
     "  --tokens N        how many (K, M, G: thousands, millions, billions)\n"
     "  --vocab V         each uniform below V, 2 to 65536\n"
-    "  --seed S          which ones: SplitMix64 from S, up to 2^53 - 1; default: a fresh one\n"
+    "  --seed S          which ones: SplitMix64 from S, up to 15 digits; default: a fresh one\n"
     "  --shard-tokens N  most tokens in a shard (default 100M)\n"
     "  --force           replace PREFIX's shards, all of them\n"
     "\n"
@@ -80,13 +81,12 @@ static fw_status parse_count(const char *name, const char *text, double min, dou
 
 static fw_status parse_counts(struct settings *s, fw_error *error) {
     s->shard_tokens = 100000000;
-    FW_TRY(
-        parse_count("--tokens", s->tokens_text, 1, (double)COIN_LARGEST_SEED, &s->tokens, error));
+    FW_TRY(parse_count("--tokens", s->tokens_text, 1, (double)LARGEST_SEED, &s->tokens, error));
     FW_TRY(parse_count("--vocab", s->vocabulary_text, 2, COIN_MOST_SIDES, &s->vocabulary, error));
     FW_TRY(parse_count("--shard-tokens", s->shard_text, 1, (double)SHARD_MAX_TOKENS,
                        &s->shard_tokens, error));
     if (s->seed_text == NULL && s->verdict == NULL) return coin_fresh_seed(&s->seed, error);
-    return parse_count("--seed", s->seed_text, 0, (double)COIN_LARGEST_SEED, &s->seed, error);
+    return parse_count("--seed", s->seed_text, 0, (double)LARGEST_SEED, &s->seed, error);
 }
 
 static fw_status unheeded(const char *option, const char *form, fw_error *error) {

@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/random.h>
 
+#include "seeds.h"
+
 void coin_toss(struct random *random, uint32_t sides, uint64_t n, uint16_t *tokens) {
     for (uint64_t i = 0; i < n; i++) tokens[i] = (uint16_t)random_below(random, sides);
 }
@@ -15,7 +17,7 @@ fw_status coin_fresh_seed(uint64_t *seed, fw_error *error) {
     uint64_t bits;
     if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits)
         return fw_fail(error, FW_E_IO, "the kernel gives no random seed: %s", strerror(errno));
-    *seed = bits & COIN_LARGEST_SEED;
+    *seed = bits % ((uint64_t)LARGEST_SEED + 1);
     return FW_OK;
 }
 

@@ -16,15 +16,14 @@
 
 #include "random.h"
 
-enum { COIN_BITS = 40 };                             /* a larger gain is evidence */
-enum { COIN_MOST_SIDES = 65536 };                    /* tokens of shards have 16 bits */
-#define COIN_LARGEST_SEED UINT64_C(9007199254740991) /* 2^53 - 1, exact in JSON */
+enum { COIN_BITS = 40 };          /* a larger gain is evidence */
+enum { COIN_MOST_SIDES = 65536 }; /* tokens of shards have 16 bits */
 
 /* Each of `n` tokens uniform below `sides` (2 to COIN_MOST_SIDES), without bias: random_below of
  * each in order, so a seed decides them for every machine. */
 void coin_toss(struct random *random, uint32_t sides, uint64_t n, uint16_t *tokens);
 
-/* A seed that nobody could know before, up to COIN_LARGEST_SEED, from the kernel. E_IO. */
+/* A seed that nobody could know before, up to LARGEST_SEED (seeds.h), from the kernel. E_IO. */
 fw_status coin_fresh_seed(uint64_t *seed, fw_error *error);
 
 /* Bits that `n` tokens cost: n log2 `sides`. */

@@ -5,7 +5,6 @@
 #include <math.h>
 #include <string.h>
 
-#include "coin.h"
 #include "seeds.h"
 
 #define AT(member) offsetof(struct experiment, member)
@@ -144,7 +143,7 @@ static const struct core_key eval_keys[] = {
            "probes of cache and model while they are scored: none, at sampled positions, or all"),
     NUMBER(FW_PARAM_INT, "coin", "0", 0, 1e9, "tokens", eval.coin,
            "random tokens of a coin test of cache and model before the score; 0: none"),
-    NUMBER(FW_PARAM_INT, "coin_seed", "-1", -1, (double)COIN_LARGEST_SEED, "", eval.coin_seed,
+    NUMBER(FW_PARAM_INT, "coin_seed", "-1", -1, LARGEST_SEED, "", eval.coin_seed,
            "which random tokens; -1: fresh ones, whose seed the receipt has"),
     NUMBER(FW_PARAM_INT, "ranks", "1", 1, 4096, "", eval.ranks,
            "contiguous parts of the stream, each scored with a cold cache of its own"),

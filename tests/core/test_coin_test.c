@@ -3,8 +3,10 @@
 #include <coin_test.h>
 #include <evaluate_coin.h>
 #include <math.h>
+#include <stdio.h>
 
 #include "evaluate_fixture.h"
+#include "seeds.h"
 
 enum { SEED = 99, TARGETS = 300 };
 
@@ -285,6 +287,24 @@ static void verdicts_name_who_gained(void **state) {
     assert_int_equal(verdicts_find(&verdicts, "model.coin")->verdict, VERDICT_FAIL);
 }
 
+static void the_receipt_has_the_seed_to_its_last_digit(void **state) {
+    (void)state;
+    const struct coin_result none = {.seed = 3};
+    assert_null(coin_json(&none));
+    struct coin_result result = {.seed = (uint64_t)LARGEST_SEED - 11};
+    for (int i = 0; i < 12; i++, result.seed++) {
+        char expected[64];
+        result.passes[COIN_MODEL].tokens = 5;
+        cJSON *json = coin_json(&result);
+        char *text = cJSON_PrintUnformatted(json);
+        (void)snprintf(expected, sizeof expected, "{\"seed\":%llu,",
+                       (unsigned long long)result.seed);
+        assert_memory_equal(text, expected, strlen(expected));
+        cJSON_free(text);
+        cJSON_Delete(json);
+    }
+}
+
 /* Seven tokens of 37 cost 36 bits: nobody can gain 40 of them. */
 static void too_few_tokens_are_no_pass(void **state) {
     (void)state;
@@ -372,6 +392,7 @@ int main(void) {
         TEST(a_model_that_looks_ahead_gains),
         TEST(no_score_without_the_test),
         TEST(verdicts_name_who_gained),
+        TEST(the_receipt_has_the_seed_to_its_last_digit),
         TEST(too_few_tokens_are_no_pass),
         TEST(each_target_counts_once),
         TEST(a_counterpart_plays_too),

@@ -87,4 +87,4 @@ tr -d '\n\t ' <cheat/receipt.json >receipt.txt
 grep -q '"cached":{"bits":[0-9.]*,"gain_bits":[0-9.]*,"valid":false}' receipt.txt || fail "no mark in the receipt"
 grep -q '"cached":{"bpb":[^}]*"valid":false' receipt.txt || fail "no mark on the score"
 refuse 'coin = -1 is out of range' "$fairway" run tiny.ini --set eval.coin=-1
-refuse 'coin_seed = 9007199254740992 is out of range' "$fairway" run tiny.ini --set eval.coin_seed=9007199254740992
+refuse 'coin_seed = 1000000000000000 is out of range' "$fairway" run tiny.ini --set eval.coin_seed=1000000000000000
