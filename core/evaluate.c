@@ -242,6 +242,7 @@ static fw_status open_caches(struct evaluation *e, fw_error *error) {
     const struct experiment *experiment = options->experiment;
     const uint64_t targets = e->windows.targets;
     FW_TRY(open_cache(experiment, options->host, options->table, targets, &e->cache.stream, error));
+    cache_stream_watch(e->cache.stream, options->watcher);
     e->cache.repeats = e->windows.faithful && choice_is_unverified(&experiment->cache);
     FW_TRY(enter(e, &experiment->cache, &e->cache, error));
     if (!wants_counterpart(experiment)) return FW_OK;

@@ -34,6 +34,13 @@
 #include "token_table.h"
 #include "verdicts.h"
 
+/* What eval.audit is about: audit.h, probe_model.h. */
+enum evaluate_audited {
+    EVALUATE_AUDIT_CACHES = 1,
+    EVALUATE_AUDIT_MODEL = 2,
+    EVALUATE_AUDIT_ALL = 3
+};
+
 struct evaluate_options {
     const struct experiment *experiment; /* [eval] [cache] [counterpart] */
     const fw_host *host;
@@ -43,9 +50,10 @@ struct evaluate_options {
     int64_t mode;        /* enum eval_mode; eval.faithful matters to EVAL_SLIDING alone */
     uint64_t max_tokens; /* of the corpus; 0: all */
     bool with_cache;
-    bool audited;        /* by eval.audit: audit.h, probe_model.h */
+    unsigned audited;    /* of enum evaluate_audited, as eval.audit says */
     struct random *draw; /* not NULL: targets are drawn from the model's rows (coin_test.h) */
-    const char *label;   /* for the progress line */
+    const struct cache_watcher *watcher; /* of a cache that is not audited; NULL: nobody */
+    const char *label;                   /* for the progress line */
     struct progress *progress;
 };
 

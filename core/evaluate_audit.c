@@ -8,8 +8,9 @@ enum { ROWS_OF_A_SAMPLE = 64 }; /* of a window, before the tokens that change */
  * worth 0.4% of it. */
 static const double ROUNDING_F32 = 1e-3, ROUNDING_BF16 = 0.25;
 
-static int64_t wanted(const struct evaluate_options *options) {
-    return options->audited ? options->experiment->eval.audit : EVAL_AUDIT_OFF;
+static int64_t wanted(const struct evaluate_options *options, enum evaluate_audited part) {
+    const bool audited = (options->audited & (unsigned)part) != 0;
+    return audited ? options->experiment->eval.audit : EVAL_AUDIT_OFF;
 }
 
 static uint64_t audit_seed(const struct evaluate_options *options) {
@@ -21,28 +22,28 @@ fw_status evaluate_open_audit(const struct evaluate_options *options,
                               struct verdicts *verdicts, struct cache_audit **audit,
                               fw_error *error) {
     *audit = NULL;
-    if (wanted(options) == EVAL_AUDIT_OFF) return FW_OK;
+    if (wanted(options, EVALUATE_AUDIT_CACHES) == EVAL_AUDIT_OFF) return FW_OK;
     const struct experiment *experiment = options->experiment;
     const bool is_counterpart = choice == &experiment->counterpart;
-    const struct cache_audit_options own = {.subject = is_counterpart ? "counterpart" : "cache",
-                                            .choice = choice,
-                                            .host = options->host,
-                                            .table = options->table,
-                                            .targets = targets,
-                                            .allow_unverified =
-                                                !is_counterpart && experiment->eval.on_violation ==
-                                                                       EVAL_VIOLATION_REPORT,
-                                            .seed = audit_seed(options),
-                                            .full = wanted(options) == EVAL_AUDIT_FULL,
-                                            .verdicts = verdicts};
+    const struct cache_audit_options own = {
+        .subject = is_counterpart ? "counterpart" : "cache",
+        .choice = choice,
+        .host = options->host,
+        .table = options->table,
+        .targets = targets,
+        .allow_unverified =
+            !is_counterpart && experiment->eval.on_violation == EVAL_VIOLATION_REPORT,
+        .seed = audit_seed(options),
+        .full = wanted(options, EVALUATE_AUDIT_CACHES) == EVAL_AUDIT_FULL,
+        .verdicts = verdicts};
     return cache_audit_open(&own, audit, error);
 }
 
 fw_status evaluate_audit_model(const struct evaluate_options *options,
                                const struct windows *windows, const uint16_t *tokens,
                                struct verdicts *verdicts, fw_error *error) {
-    if (wanted(options) == EVAL_AUDIT_OFF) return FW_OK;
-    const bool full = wanted(options) == EVAL_AUDIT_FULL;
+    if (wanted(options, EVALUATE_AUDIT_MODEL) == EVAL_AUDIT_OFF) return FW_OK;
+    const bool full = wanted(options, EVALUATE_AUDIT_MODEL) == EVAL_AUDIT_FULL;
     const fw_device *device = options->host->device;
     const int64_t batch = options->experiment->eval.batch;
     const bool narrow = device != NULL && device->compute_dtype == FW_BF16;

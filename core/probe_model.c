@@ -78,17 +78,9 @@ static void read_stream_windows(struct probing *p, uint64_t round) {
     }
 }
 
-/* A document's first token: what the tokenizer says begins one, or the first that is a boundary. */
-static int32_t begin_token(const struct token_table *table) {
-    if (table->begin_token >= 0) return (int32_t)table->begin_token;
-    for (uint32_t v = 0; v < table->vocabulary; v++)
-        if (table->tokens[v].boundary) return (int32_t)v;
-    return 0;
-}
-
 /* Kinds of windows around documents, in turn. */
 static void fill_edges(struct probing *p, int64_t kind, int32_t *inputs) {
-    const int32_t begin = begin_token(p->probes->table);
+    const int32_t begin = (int32_t)token_table_begin(p->probes->table);
     const int64_t half = p->length / 2;
     for (int64_t i = 0; i < p->length; i++) {
         switch (kind % KINDS) {

@@ -49,7 +49,7 @@ fw_status score_corpus(struct session *session, struct model *model,
                                              .mode = mode,
                                              .max_tokens = max_tokens,
                                              .with_cache = with_cache,
-                                             .audited = final,
+                                             .audited = final ? EVALUATE_AUDIT_ALL : 0,
                                              .label = label,
                                              .progress = &session->progress};
     return final ? score_after_coin(&options, result, error) : evaluate(&options, result, error);

@@ -23,6 +23,10 @@ void token_table_destroy(struct token_table *table); /* NULL is fine */
 /* Bytes of text that `token` stands for after `previous`, by the rule in fairway/tokenizer.h. */
 uint32_t token_table_bytes(const struct token_table *table, uint32_t previous, uint32_t token);
 
+/* A token that begins a document: the one that the tokenizer names, or the first that is a
+ * boundary, or token 0. */
+uint32_t token_table_begin(const struct token_table *table);
+
 void token_table_write(const struct token_table *table, struct bytes *bytes);
 fw_status token_table_read(struct byte_reader *reader, struct token_table **table, fw_error *error);
 

@@ -12,9 +12,7 @@ const struct probe *verdicts_find(const struct verdicts *verdicts, const char *n
     return NULL;
 }
 
-struct probe *verdicts_probe(struct verdicts *verdicts, const char *subject, const char *what) {
-    char name[sizeof verdicts->probes[0].name];
-    (void)snprintf(name, sizeof name, "%.20s.%.26s", subject, what);
+static struct probe *probe_named(struct verdicts *verdicts, const char *name) {
     for (size_t i = 0; i < verdicts->n; i++)
         if (strcmp(verdicts->probes[i].name, name) == 0) return &verdicts->probes[i];
     if (verdicts->n == MOST_PROBES) return &verdicts->probes[MOST_PROBES - 1];
@@ -22,6 +20,12 @@ struct probe *verdicts_probe(struct verdicts *verdicts, const char *subject, con
     *made = (struct probe){.verdict = VERDICT_PASS};
     (void)snprintf(made->name, sizeof made->name, "%s", name);
     return made;
+}
+
+struct probe *verdicts_probe(struct verdicts *verdicts, const char *subject, const char *what) {
+    char name[sizeof verdicts->probes[0].name];
+    (void)snprintf(name, sizeof name, "%.20s.%.26s", subject, what);
+    return probe_named(verdicts, name);
 }
 
 static void say(struct probe *probe, enum verdict verdict, const char *format, va_list arguments) {
@@ -54,6 +58,16 @@ const struct probe *verdicts_failed(const struct verdicts *verdicts, const char 
             return probe;
     }
     return NULL;
+}
+
+void verdicts_merge(struct verdicts *verdicts, const struct verdicts *from) {
+    for (size_t i = 0; i < from->n; i++) {
+        const struct probe *probe = &from->probes[i];
+        struct probe *own = probe_named(verdicts, probe->name);
+        own->positions += probe->positions;
+        if (probe->verdict == VERDICT_FAIL) probe_fail(own, "%s", probe->words);
+        if (probe->verdict == VERDICT_SKIPPED) probe_skip(own, "%s", probe->words);
+    }
 }
 
 const char *verdict_name(enum verdict verdict) {

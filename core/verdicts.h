@@ -39,6 +39,9 @@ void probe_skip(struct probe *probe, const char *format, ...) FW_PRINTF(2, 3);
 /* The first probe of `subject` that failed; of any subject when that is NULL. NULL: none. */
 const struct probe *verdicts_failed(const struct verdicts *verdicts, const char *subject);
 
+/* Add what `from` says: positions add up, failures and reasons stay. */
+void verdicts_merge(struct verdicts *verdicts, const struct verdicts *from);
+
 const char *verdict_name(enum verdict verdict); /* "pass", "fail", "skipped" */
 
 /* A line for each probe, to standard output. */

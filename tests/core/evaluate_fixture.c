@@ -107,7 +107,7 @@ struct evaluate_options options_for(struct model *model, int64_t mode, bool with
                                      .table = &table,
                                      .mode = mode,
                                      .with_cache = with_cache,
-                                     .audited = true,
+                                     .audited = EVALUATE_AUDIT_ALL,
                                      .label = "test",
                                      .progress = &progress};
 }

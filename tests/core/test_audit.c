@@ -100,7 +100,7 @@ static void test_only_the_final_score_is_audited(void **state) {
     struct model *model = open_model(2, WINDOW);
     experiment.eval.batch = 2;
     struct evaluate_options options = options_for(model, EVAL_SLIDING, true);
-    options.audited = false;
+    options.audited = 0;
     struct evaluate_result result;
     assert_ok(evaluate(&options, &result, &error), &error);
     assert_int_equal(result.verdicts.n, 0);
