@@ -84,7 +84,7 @@ static fw_status parse_counts(struct check_options *o, fw_error *error) {
                        error));
     FW_TRY(parse_count("--tokens", o->tokens_text, 64, 1e9, 2048, &o->tokens, error));
     if (o->seed_text == NULL) return coin_fresh_seed(&o->seed, error);
-    return parse_count("--seed", o->seed_text, 0, (double)COIN_LARGEST_SEED, 0, &o->seed, error);
+    return parse_count("--seed", o->seed_text, 0, (double)LARGEST_SEED, 0, &o->seed, error);
 }
 
 static fw_status check_form(const struct check_options *o, fw_error *error) {
@@ -204,7 +204,7 @@ static fw_status check_artifact(const struct arguments *arguments, const struct 
                                 struct verdicts *verdicts, fw_error *error) {
     struct arguments own = *arguments;
     char seed[48];
-    (void)snprintf(seed, sizeof seed, "run.seed=%" PRIu64, o->seed % LARGEST_SEED);
+    (void)snprintf(seed, sizeof seed, "run.seed=%" PRIu64, o->seed);
     FW_TRY(scored_overrides_check(arguments, error));
     FW_TRY(add_override(&own, seed, error));
     FW_TRY(add_override(&own, "eval.audit=full", error));

@@ -105,7 +105,7 @@ fw_status coin_test(const struct evaluate_options *score, uint64_t tokens, uint6
     experiment.eval.faithful = false;
     struct evaluate_options options = *score;
     options.experiment = &experiment;
-    options.audited = false;
+    options.audited = 0;
     const bool has_model = options.model.infer != NULL;
     const double begin = clock_seconds();
     if (options.with_cache)
