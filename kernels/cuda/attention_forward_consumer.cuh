@@ -371,13 +371,13 @@ template <class C> struct consumer {
     }
 
     /* The query tile of the last store may be filled again. Called late, so that nobody waits, but
-     * not so late that the producer does. */
+     * not so late that the producer does. Who read the tile's work says so: one lane of each warp;
+     * that of the first also issued the store. */
     __device__ __forceinline__ void finish_store() {
         if (!storing) return;
         storing = false;
-        if (threadIdx.x % WARPGROUP != 0) return;
-        bulk_wait_read<0>();
-        barrier_arrive(&shared.q_empty[stored]);
+        if (threadIdx.x % WARPGROUP == 0) bulk_wait_read<0>();
+        barrier_arrive_if(&shared.q_empty[stored], lane == 0);
     }
 
     __device__ __forceinline__ void finish_rows(const work &w) {
@@ -413,11 +413,22 @@ template <class C> struct consumer {
         buffer.advance();
     }
 
+    /* The next tile's work, read by one lane for its warp. */
+    __device__ __forceinline__ work take_work() {
+        barrier_wait(&shared.q_full[buffer.index], buffer.parity);
+        work w = {};
+        if (lane == 0) w = shared.todo[buffer.index];
+        w.batch = __shfl_sync(0xffffffffu, w.batch, 0);
+        w.head = __shfl_sync(0xffffffffu, w.head, 0);
+        w.group = __shfl_sync(0xffffffffu, w.group, 0);
+        w.position = __shfl_sync(0xffffffffu, w.position, 0);
+        return w;
+    }
+
     __device__ __forceinline__ void run() {
         if (warpgroup == C::WARPGROUPS - 1) named_arrive(1, 2 * WARPGROUP);
         for (;;) {
-            barrier_wait(&shared.q_full[buffer.index], buffer.parity);
-            const work w = shared.todo[buffer.index];
+            const work w = take_work();
             if (w.batch < 0) break;
             tile(w);
         }

@@ -26,7 +26,7 @@ template <class C> __device__ __forceinline__ void prepare(shared_memory<C> &sha
     if (threadIdx.x == 0) {
         for (int i = 0; i < C::BUFFERS; i++) {
             barrier_init(&shared.q_full[i], 1);
-            barrier_init(&shared.q_empty[i], C::WARPGROUPS);
+            barrier_init(&shared.q_empty[i], C::WARPGROUPS * 4);
         }
         for (int i = 0; i < C::STAGES; i++) {
             barrier_init(&shared.k_full[i], 1);
