@@ -32,9 +32,10 @@ class Rows:
 
     def __init__(self, path):
         self.file = open(path, "rb")
-        if self.file.read(8) != MAGIC:
-            raise ValueError(f"{path} is not a rows file")
-        self.vocabulary, _, _, _, self.targets = struct.unpack("<IIIIQ", self.file.read(24))
+        start = self.file.read(32)
+        if start[:8] != MAGIC or len(start) < 32:
+            raise ValueError(f"{path} is not a rows file, which dump_rows writes")
+        self.vocabulary, _, _, _, self.targets = struct.unpack("<IIIIQ", start[8:])
         self.file.read(3 * self.vocabulary)
         self.tokens = self._take("H", self.targets + 1)
         self.bytes = self._take("H", self.targets)
@@ -57,8 +58,6 @@ def head(path, out, n):
     """The first n tokens of a rows file, as a rows file of its own."""
     with open(path, "rb") as file, open(out, "wb") as copy:
         start = file.read(32)
-        if start[:8] != MAGIC:
-            raise ValueError(f"{path} is not a rows file")
         vocabulary, *_, targets = struct.unpack("<IIIIQ", start[8:])
         n = min(n - 1, targets)
         copy.write(start[:24] + struct.pack("<Q", n) + file.read(3 * vocabulary))

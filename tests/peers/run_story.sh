@@ -63,6 +63,10 @@ refuse_table "no cache plugin 'ngrm'" --rows val.rows --check 0 --caches ngrm
 refuse_table "no cache plugin 'ngrm'" --artifact out/model.fairway --data val_000000.bin --caches ngrm --check 0
 refuse_table 'no_shard' --artifact out/model.fairway --data no_shard.bin --check 0
 refuse_table '--text needs --data' --rows val.rows --text val.jsonl
+"$bin/dump_rows" --artifact out/model.fairway --data val_000000.bin --tokens 300 --out shuffled.rows \
+  --set eval.mode=plain --shuffle 1 2>dump.txt
+[ -z "$with_text" ] || refuse_table 'holds other tokens' --rows shuffled.rows --check 0 --data val_000000.bin \
+  --text val.jsonl
 refuse_table 'need rows of their own' --rows val.rows --shuffle 1
 mkdir empty
 code=0
