@@ -35,6 +35,7 @@ struct cache_check {
     const struct token_table *table;
     uint64_t tokens; /* of a run's stream, at least 2 */
     uint64_t seed;
+    unsigned seconds; /* that a run may take, at least 1 */
 };
 
 /* Errors: what the configuration or the plugin says before it is asked anything, E_MEMORY, E_IO. A

@@ -17,7 +17,7 @@
 #include "session.h"
 #include "synthetic.h"
 
-enum { WINDOW = 128, STRIDE = 64, SECONDS = 60 /* that a run may take */ };
+enum { WINDOW = 128, STRIDE = 64 };
 
 /* ---- the stream ---- */
 
@@ -253,19 +253,19 @@ static bool read_all(int from, void *data, size_t size) {
 static void be_the_run(const struct cache_check *check, const struct check_run *run,
                        const char *directory, struct check_outcome *outcome, uint64_t *digests,
                        int to) {
-    (void)alarm(SECONDS);
+    (void)alarm(check->seconds);
     run_here(check, run, directory, outcome, digests);
     const bool sent = write_all(to, outcome, sizeof *outcome) &&
                       write_all(to, digests, outcome->positions * sizeof *digests);
     _exit(sent ? 0 : 1);
 }
 
-static void explain_end(int how, struct check_outcome *outcome) {
+static void explain_end(int how, unsigned seconds, struct check_outcome *outcome) {
     *outcome = (struct check_outcome){.opened = true, .status = FW_E_PROTOCOL};
     const int signal_number = WIFSIGNALED(how) ? WTERMSIG(how) : 0;
     if (signal_number == SIGALRM)
         (void)snprintf(outcome->message, sizeof outcome->message,
-                       "the cache was not done after %d s", SECONDS);
+                       "the cache was not done after %u s", seconds);
     else if (signal_number != 0)
         (void)snprintf(outcome->message, sizeof outcome->message,
                        "the process of the cache was ended by signal %d (%s)", signal_number,
@@ -283,7 +283,7 @@ static fw_status hear(pid_t child, int from, const struct cache_check *check,
     int how = 0;
     while (waitpid(child, &how, 0) < 0)
         if (errno != EINTR) return fw_fail(error, FW_E_IO, "waitpid: %s", strerror(errno));
-    if (!heard) explain_end(how, outcome);
+    if (!heard) explain_end(how, check->seconds, outcome);
     return FW_OK;
 }
 

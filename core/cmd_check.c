@@ -8,13 +8,15 @@
 #include "coin.h"
 #include "commands.h"
 #include "params.h"
+#include "probe_decode.h"
+#include "probe_model.h"
 #include "scored_source.h"
 #include "seeds.h"
 #include "synthetic.h"
 
 static const char help[] =
     "usage: fairway check --cache NAME [--vocab V] [--tokens N] [--seed S]\n"
-    "                     [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n"
+    "                     [--seconds N] [--set SECTION.KEY=VALUE]... [--plugin-dir DIR]...\n"
     "       fairway check --artifact FILE --data SOURCE [--tokenizer NAME [--model FILE]]\n"
     "                     [--tokens N] [--seed S] [--set SECTION.KEY=VALUE]... [--plugin-dir "
     "DIR]...\n\n"
@@ -22,7 +24,7 @@ static const char help[] =
     "changed\n"
     "that must not matter, and whatever changes in the answers breaks a rule.\n\n"
     "With --cache, a cache alone reads N (2048) tokens of made-up text over V (1024) tokens, each\n"
-    "time in a fresh process:\n"
+    "time in a fresh process that is ended after N (60) seconds:\n"
     "  protocol             all it states is a distribution that the host accepts\n"
     "  sum                  the probabilities of all tokens sum to one, in float64\n"
     "  target-independence  what is stated does not depend on the token that comes\n"
@@ -46,6 +48,7 @@ static const char help[] =
     "  model.batch-independence  so do other windows in the batch\n"
     "  model.batch-position      and another place in it, but for rounding\n"
     "  model.row-sums            rows sum to one\n"
+    "  model.decode              fed token by token it gives the rows of a pass, but for rounding\n"
     "  model.document-edges      all of that on windows of very short documents\n"
     "`[eval] audit` makes the probes that cost little during every scoring.\n\n"
     "A seed decides streams and positions; without --seed nobody can know it before. Exit code 0: "
@@ -60,9 +63,9 @@ static const char help[] =
 
 struct check_options {
     const char *cache, *artifact;
-    const char *vocabulary_text, *tokens_text, *seed_text;
+    const char *vocabulary_text, *tokens_text, *seed_text, *seconds_text;
     struct scored_source source;
-    uint64_t vocabulary, tokens, seed;
+    uint64_t vocabulary, tokens, seed, seconds;
 };
 
 /* ---- arguments ---- */
@@ -83,6 +86,7 @@ static fw_status parse_counts(struct check_options *o, fw_error *error) {
     FW_TRY(parse_count("--vocab", o->vocabulary_text, 2, COIN_MOST_SIDES, 1024, &o->vocabulary,
                        error));
     FW_TRY(parse_count("--tokens", o->tokens_text, 64, 1e9, 2048, &o->tokens, error));
+    FW_TRY(parse_count("--seconds", o->seconds_text, 1, 86400, 60, &o->seconds, error));
     if (o->seed_text == NULL) return coin_fresh_seed(&o->seed, error);
     return parse_count("--seed", o->seed_text, 0, (double)LARGEST_SEED, 0, &o->seed, error);
 }
@@ -106,15 +110,12 @@ static fw_status check_form(const struct check_options *o, fw_error *error) {
 
 static fw_status parse(int argc, char **argv, struct arguments *arguments, struct check_options *o,
                        fw_error *error) {
-    const struct option table[] = {{"--cache", &o->cache, NULL},
-                                   {"--artifact", &o->artifact, NULL},
-                                   {"--vocab", &o->vocabulary_text, NULL},
-                                   {"--tokens", &o->tokens_text, NULL},
-                                   {"--seed", &o->seed_text, NULL},
-                                   {"--data", &o->source.data, NULL},
-                                   {"--tokenizer", &o->source.tokenizer, NULL},
-                                   {"--model", &o->source.model, NULL},
-                                   {NULL, NULL, NULL}};
+    const struct option table[] = {
+        {"--cache", &o->cache, NULL},           {"--artifact", &o->artifact, NULL},
+        {"--vocab", &o->vocabulary_text, NULL}, {"--tokens", &o->tokens_text, NULL},
+        {"--seed", &o->seed_text, NULL},        {"--seconds", &o->seconds_text, NULL},
+        {"--data", &o->source.data, NULL},      {"--tokenizer", &o->source.tokenizer, NULL},
+        {"--model", &o->source.model, NULL},    {NULL, NULL, NULL}};
     FW_TRY(arguments_parse(argc, argv, table, arguments, error));
     if (arguments->help) return FW_OK;
     if (arguments->input != NULL)
@@ -146,7 +147,8 @@ static fw_status check_cache_alone(const struct arguments *arguments, const stru
                                       .text = "",
                                       .table = table,
                                       .tokens = o->tokens,
-                                      .seed = o->seed};
+                                      .seed = o->seed,
+                                      .seconds = (unsigned)o->seconds};
     const fw_status status = check_cache(&check, verdicts, error);
     token_table_destroy(table);
     return status;
@@ -163,7 +165,8 @@ static fw_status check_cache_of_artifact(const struct arguments *arguments,
                                       .text = artifact.config,
                                       .table = artifact.table,
                                       .tokens = o->tokens,
-                                      .seed = o->seed};
+                                      .seed = o->seed,
+                                      .seconds = (unsigned)o->seconds};
     fw_status status = config_check_artifact(o->artifact, artifact.config, error);
     if (status == FW_OK) status = check_cache(&check, verdicts, error);
     artifact_free(&artifact);
@@ -181,6 +184,27 @@ static fw_status judge_scoring(fw_status status, const struct evaluate_result *r
     return FW_OK;
 }
 
+enum { DECODED = 512 /* tokens at most */ };
+
+static fw_status probe_decoder(const struct scorer *scorer, const struct corpus *corpus,
+                               struct verdicts *verdicts, fw_error *error) {
+    uint16_t tokens[DECODED];
+    const struct experiment *experiment = scorer->session.experiment;
+    const int64_t window = evaluate_window(experiment);
+    int64_t n = window < DECODED ? window : DECODED;
+    if ((uint64_t)n > corpus_tokens(corpus)) n = (int64_t)corpus_tokens(corpus);
+    corpus_read(corpus, 0, (uint64_t)n, tokens);
+    const struct decode_probe probe = {.model = scorer->model,
+                                       .tokens = tokens,
+                                       .n = n,
+                                       .batch = experiment->eval.batch,
+                                       .window = window,
+                                       .vocabulary = scorer->artifact.table->vocabulary,
+                                       .rounding =
+                                           model_probe_rounding(scorer->session.services->device)};
+    return decode_probe(&probe, verdicts, error);
+}
+
 static fw_status score_artifact(const struct arguments *arguments, const struct check_options *o,
                                 struct verdicts *verdicts, fw_error *error) {
     struct scorer scorer;
@@ -194,9 +218,13 @@ static fw_status score_artifact(const struct arguments *arguments, const struct 
         status = score_corpus(&scorer.session, scorer.model, scorer.artifact.table, corpus,
                               scorer.session.experiment->eval.mode, o->tokens, true, "check",
                               &result, &why);
+    const fw_status decoded = status == FW_OK || status == FW_E_PROTOCOL
+                                  ? probe_decoder(&scorer, corpus, verdicts, error)
+                                  : FW_OK;
     corpus_close(corpus);
     session_close(&text);
     scorer_close(&scorer);
+    FW_TRY(decoded);
     return judge_scoring(status, &result, verdicts, &why, error);
 }
 

@@ -4,10 +4,6 @@
 
 enum { ROWS_OF_A_SAMPLE = 64 }; /* of a window, before the tokens that change */
 
-/* Of a log-probability, when a window moves in its batch: in bfloat16 the last bit of a product is
- * worth 0.4% of it. */
-static const double ROUNDING_F32 = 1e-3, ROUNDING_BF16 = 0.25;
-
 static int64_t wanted(const struct evaluate_options *options, enum evaluate_audited part) {
     const bool audited = (options->audited & (unsigned)part) != 0;
     return audited ? options->experiment->eval.audit : EVAL_AUDIT_OFF;
@@ -44,9 +40,7 @@ fw_status evaluate_audit_model(const struct evaluate_options *options,
                                struct verdicts *verdicts, fw_error *error) {
     if (wanted(options, EVALUATE_AUDIT_MODEL) == EVAL_AUDIT_OFF) return FW_OK;
     const bool full = wanted(options, EVALUATE_AUDIT_MODEL) == EVAL_AUDIT_FULL;
-    const fw_device *device = options->host->device;
     const int64_t batch = options->experiment->eval.batch;
-    const bool narrow = device != NULL && device->compute_dtype == FW_BF16;
     const uint64_t passes = (windows_count(windows) + (uint64_t)batch - 1) / (uint64_t)batch;
     const struct model_probes probes = {.model = options->model,
                                         .table = options->table,
@@ -59,7 +53,7 @@ fw_status evaluate_audit_model(const struct evaluate_options *options,
                                         .rows = full ? 0 : ROWS_OF_A_SAMPLE,
                                         .all_windows = full,
                                         .thorough = full,
-                                        .rounding = narrow ? ROUNDING_BF16 : ROUNDING_F32};
+                                        .rounding = model_probe_rounding(options->host->device)};
     return model_probe(&probes, verdicts, error);
 }
 

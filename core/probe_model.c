@@ -35,6 +35,10 @@ struct probing {
     struct verdicts *verdicts;
 };
 
+double model_probe_rounding(const fw_device *device) {
+    return device != NULL && device->compute_dtype == FW_BF16 ? 0.25 : 1e-3;
+}
+
 uint64_t model_probe_rounds(const struct windows *windows, int64_t batch) {
     const uint64_t passes = windows_count(windows) / (uint64_t)batch;
     const uint64_t rounds = passes / (100 * PASSES);

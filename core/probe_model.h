@@ -17,6 +17,8 @@
 #ifndef FAIRWAY_PROBE_MODEL_H
 #define FAIRWAY_PROBE_MODEL_H
 
+#include <fairway/device.h>
+
 #include "language_model.h"
 #include "token_table.h"
 #include "verdicts.h"
@@ -35,6 +37,10 @@ struct model_probes {
     bool thorough;
     double rounding; /* of a log-probability */
 };
+
+/* What a log-probability may differ by where products have other shapes: 1e-3 in float32, 0.25 in
+ * bfloat16, in which the last bit of a product is worth 0.4% of it. */
+double model_probe_rounding(const struct fw_device *device);
 
 /* Rounds that cost about a hundredth of a scoring of `windows`, from 1 to 8. */
 uint64_t model_probe_rounds(const struct windows *windows, int64_t batch);

@@ -1,6 +1,10 @@
-# caught.sh FAIRWAY CHEATS ID PROBE: `fairway check` fails the cache ID by PROBE, and passes its honest twin.
+# caught.sh FAIRWAY FOLDER CHEATS ID PROBE [WORDS]: `fairway check` fails the cache ID by PROBE, which says WORDS, and
+# passes its honest twin.
 set -eu
-fairway=$1 cheats=$2 id=$3 probe=$4
+fairway=$1 folder=$2 cheats=$3 id=$4 probe=$5 words=${6:-}
+
+mkdir -p "$folder"
+cd "$folder"
 
 fail() {
   echo "FAILED: $*" >&2
@@ -9,13 +13,15 @@ fail() {
 
 check() {
   code=0
-  "$fairway" check --cache "$1" --plugin-dir "$cheats" --seed 20240607 --tokens 1024 --vocab 256 || code=$?
+  "$fairway" check --cache "$1" --plugin-dir "$cheats" --seed 20240607 --tokens 1024 --vocab 256 \
+    --seconds "$2" || code=$?
 }
 
-check "$id" >/dev/null 2>&1
-[ "$code" -eq 1 ] || { check "$id"; fail "exit code $code of a cheat instead of 1"; }
-check "$id" | grep "^  $probe  *FAIL " || { check "$id"; fail "$probe does not catch $id"; }
-out=$(check "${id}_honest" 2>&1; echo "code $code")
-case $out in
-*FAIL* | *"code 1" | *"code 2") echo "$out" >&2; fail "the honest twin of $id does not pass" ;;
-esac
+seconds=30
+case $words in *"after 2 s"*) seconds=2 ;; esac
+check "$id" "$seconds" >cheat.txt 2>&1
+[ "$code" -eq 1 ] || { cat cheat.txt >&2; fail "exit code $code of a cheat instead of 1"; }
+grep "^  $probe  *FAIL .*$words" cheat.txt || { cat cheat.txt >&2; fail "$probe does not catch $id"; }
+check "${id}_honest" 30 >twin.txt 2>&1
+[ "$code" -eq 0 ] || { cat twin.txt >&2; fail "the honest twin of $id does not pass"; }
+if grep FAIL twin.txt >&2; then fail "the honest twin of $id fails a probe"; fi
