@@ -13,6 +13,16 @@ static fw_status read_nothing(void *self, const int32_t *inputs, int64_t batch, 
     return FW_OK;
 }
 
+static fw_status restart_nothing(void *stream, fw_error *error) {
+    (void)stream, (void)error;
+    return FW_OK;
+}
+
+static fw_status read_on_nothing(void *stream, const int32_t *inputs, int64_t tokens,
+                                 fw_error *error) {
+    return read_nothing(stream, inputs, 1, tokens, error);
+}
+
 static fw_status give_uniform_rows(void *self, int64_t first, int64_t n, float *host,
                                    fw_error *error) {
     const struct token_table *table = self;
@@ -25,7 +35,10 @@ static fw_status give_uniform_rows(void *self, int64_t first, int64_t n, float *
 static struct language_model uniform_model(const struct token_table *table) {
     return (struct language_model){.self = (void *)(uintptr_t)table,
                                    .infer = read_nothing,
-                                   .log_probabilities = give_uniform_rows};
+                                   .log_probabilities = give_uniform_rows,
+                                   .most_read = INT64_MAX,
+                                   .restart = restart_nothing,
+                                   .read_on = read_on_nothing};
 }
 
 /* ---- one pass ---- */
@@ -106,6 +119,7 @@ fw_status coin_test(const struct evaluate_options *score, uint64_t tokens, uint6
     struct evaluate_options options = *score;
     options.experiment = &experiment;
     options.audited = 0;
+    options.check_tokens = 0;
     const bool has_model = options.model.infer != NULL;
     const double begin = clock_seconds();
     if (options.with_cache)

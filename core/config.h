@@ -61,23 +61,25 @@ struct model_keys {
     double value_scale, value_init;
 };
 
-enum eval_mode { EVAL_PLAIN = 0, EVAL_SLIDING = 1 };
+enum eval_mode { EVAL_PLAIN = 0, EVAL_SLIDING = 1, EVAL_STREAM = 2 };
 enum eval_audit { EVAL_AUDIT_OFF = 0, EVAL_AUDIT_SAMPLE = 1, EVAL_AUDIT_FULL = 2 };
 enum eval_violation { EVAL_VIOLATION_ERROR = 0, EVAL_VIOLATION_REPORT = 1 };
 
 struct eval_keys {
-    int64_t mode;          /* enum eval_mode */
-    int64_t window;        /* inputs, context included; 0: data.sequence */
-    int64_t stride;        /* of sliding windows */
-    int64_t batch;         /* windows in one forward pass */
-    int64_t max_tokens;    /* of validation; 0: all */
-    int64_t ladder_tokens; /* of the raw/averaged/packed comparison; 0: all */
-    int64_t on_violation;  /* enum eval_violation */
-    int64_t audit;         /* enum eval_audit */
-    int64_t coin;          /* random tokens of the coin test; 0: none */
-    int64_t coin_seed;     /* which; -1: fresh ones */
-    int64_t ranks;         /* parts of the stream, each with a cold cache of its own */
-    bool faithful;         /* count as record 993 does, targets at the end several times */
+    int64_t mode;                /* enum eval_mode */
+    int64_t window;              /* inputs, context included; 0: data.sequence */
+    int64_t stride;              /* of sliding windows */
+    int64_t batch;               /* windows in one forward pass */
+    int64_t chunk;               /* tokens that a stream is read by; 0: eval.batch windows */
+    int64_t max_tokens;          /* of validation; 0: all */
+    int64_t ladder_tokens;       /* of the raw/averaged/packed comparison; 0: all */
+    int64_t stream_check_tokens; /* of the comparison of stream and sliding; 0: none */
+    int64_t on_violation;        /* enum eval_violation */
+    int64_t audit;               /* enum eval_audit */
+    int64_t coin;                /* random tokens of the coin test; 0: none */
+    int64_t coin_seed;           /* which; -1: fresh ones */
+    int64_t ranks;               /* parts of the stream, each with a cold cache of its own */
+    bool faithful;               /* count as record 993 does, targets at the end several times */
 };
 
 /* One section that chooses a plugin. `entry` and `values` are set once it is bound. */

@@ -22,7 +22,7 @@ static fw_status check_stride(const struct config *config, fw_error *error) {
     const struct experiment *e = &config->experiment;
     const bool own = e->eval.window != 0;
     const int64_t window = own ? e->eval.window : e->data.sequence;
-    if (e->eval.mode != EVAL_SLIDING || e->eval.stride <= window) return FW_OK;
+    if (e->eval.mode == EVAL_PLAIN || e->eval.stride <= window) return FW_OK;
     const bool given = config_find(config, "eval", "stride") != NULL;
     return fw_fail(
         error, FW_E_CONFIG,
@@ -39,8 +39,9 @@ static fw_status check_faithful(const struct config *config, fw_error *error) {
     if (!eval->faithful || eval->mode == EVAL_SLIDING) return FW_OK;
     return fw_fail(error, FW_E_CONFIG,
                    "%s: eval.faithful = yes stands for the sliding windows of record 993; "
-                   "eval.mode = plain has none (set eval.mode = sliding, or eval.faithful = no)",
-                   config_place(config, "eval", "faithful"));
+                   "eval.mode = %s has none (set eval.mode = sliding, or eval.faithful = no)",
+                   config_place(config, "eval", "faithful"),
+                   eval->mode == EVAL_PLAIN ? "plain" : "stream");
 }
 
 /* Ops count rows in 32 bits. */

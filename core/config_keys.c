@@ -119,22 +119,31 @@ static const struct core_key model_keys[] = {
            "standard deviation of the initial value embedding"),
 };
 
-static const char *const modes[] = {"plain", "sliding", NULL};
+static const char *const modes[] = {"plain", "sliding", "stream", NULL};
 static const char *const audits[] = {"off", "sample", "full", NULL};
 static const char *const violations[] = {"error", "report", NULL};
 
 static const struct core_key eval_keys[] = {
-    CHOICE("mode", "sliding", modes, eval.mode,
-           "plain: windows side by side; sliding: overlapping ones, each token scored once"),
+    CHOICE(
+        "mode", "sliding", modes, eval.mode,
+        "plain: windows side by side; sliding: overlapping ones, each token scored once; stream: "
+        "read once, with keys and values kept"),
     NUMBER(FW_PARAM_INT, "window", "0", 0, 1 << 20, "tokens", eval.window,
-           "inputs of one forward pass, context included; 0: data.sequence"),
+           "inputs of one forward pass, context included, or what attention sees of a stream; 0: "
+           "data.sequence"),
     NUMBER(FW_PARAM_INT, "stride", "64", 1, 1 << 20, "tokens", eval.stride,
-           "tokens that a sliding window advances, at most the window"),
+           "tokens that a sliding window advances, at most the window; in a stream, what a cache "
+           "that is told of windows is told at a time"),
     NUMBER(FW_PARAM_INT, "batch", "8", 1, 65536, "windows", eval.batch,
            "windows in one forward pass"),
+    NUMBER(FW_PARAM_INT, "chunk", "0", 0, 1 << 20, "tokens", eval.chunk,
+           "tokens of a stream in one forward pass; 0: as many as eval.batch windows have"),
     TOTAL("max_tokens", "0", 0, "tokens", eval.max_tokens, "validation tokens to score; 0: all"),
     TOTAL("ladder_tokens", "0", 0, "tokens", eval.ladder_tokens,
           "tokens of the comparison of raw, averaged and packed weights; 0: all"),
+    TOTAL("stream_check_tokens", "16384", 0, "tokens", eval.stream_check_tokens,
+          "tokens that mode = stream also scores with sliding windows, to say how far the two are "
+          "apart; 0: none"),
     CHOICE("on_violation", "error", violations, eval.on_violation,
            "a score whose distribution does not sum to one, or that fails audit or coin test: "
            "stop, or "

@@ -191,4 +191,6 @@ fw_status decoder_feed(struct decoder *d, const int32_t *tokens, int64_t n,
 
 uint64_t decoder_position(const struct decoder *d) { return (uint64_t)d->decoding.position; }
 
+int64_t decoder_most(const struct decoder *d) { return d->options.most; }
+
 size_t decoder_bytes(const struct decoder *d) { return d->bytes; }

@@ -53,6 +53,9 @@ fw_status decoder_read(struct decoder *decoder, const int32_t *tokens, int64_t n
 /* Tokens read since the beginning of the stream. */
 uint64_t decoder_position(const struct decoder *decoder);
 
+/* Tokens of one feed, at most. */
+int64_t decoder_most(const struct decoder *decoder);
+
 /* Device memory of what it keeps. */
 size_t decoder_bytes(const struct decoder *decoder);
 

@@ -11,7 +11,8 @@
 #include "rows.h"
 #include "windows.h"
 
-enum { ROWS_AT_ONCE = 128 }; /* rows formed together: few enough to stay in the processor's cache */
+/* Rows formed together: few enough to stay in the processor's cache; more where none is kept. */
+enum { ROWS_AT_ONCE = 128, ROWS_MEASURED_AT_ONCE = 1024 };
 
 /* A cache that is being scored, with a ledger of its own. */
 struct scored_cache {
@@ -25,14 +26,20 @@ struct scored_cache {
 
 struct evaluation {
     const struct evaluate_options *options;
-    struct windows windows;
-    int64_t batch;    /* windows of one forward pass */
-    uint16_t *tokens; /* that the model reads */
-    uint16_t *told;   /* that are scored and the caches learn: the same, or drawn as it goes on */
+    struct windows windows; /* a stream's, where it is read in windows for comparison */
+    int64_t batch;          /* windows of one forward pass */
+    bool reads_on;          /* EVAL_STREAM: */
+    struct windows chunks;  /* how it is read */
+    struct windows runs;    /* what caches know as windows */
+    bool alone;             /* no cache is scored */
+    uint16_t *tokens;       /* that the model reads */
+    uint16_t *told; /* that are scored and the caches learn: the same, or drawn as it goes on */
     struct rows rows;
     struct ledger *ledger;
     struct ledger *fair_ledger; /* of the model when `ledger` counts targets several times */
     uint64_t fair_next;
+    struct ledger *beginning; /* of the first `check_targets`, where there are any */
+    uint64_t check_targets;
     struct scored_cache cache, counterpart;
     int with_entropy;
     double begin, audit_seconds;
@@ -41,6 +48,11 @@ struct evaluation {
 
 int64_t evaluate_window(const struct experiment *experiment) {
     return experiment->eval.window > 0 ? experiment->eval.window : experiment->data.sequence;
+}
+
+int64_t evaluate_chunk(const struct experiment *experiment) {
+    const int64_t chunk = experiment->eval.chunk;
+    return chunk > 0 ? chunk : experiment->eval.batch * evaluate_window(experiment);
 }
 
 /* ---- scoring ---- */
@@ -74,6 +86,8 @@ static fw_status score_cache(struct evaluation *e, struct scored_cache *cache, f
 static fw_status score_model(struct evaluation *e, uint64_t position, double nats, uint32_t bytes,
                              fw_error *error) {
     FW_TRY(ledger_enter(e->ledger, position, nats, bytes, error));
+    if (position < e->check_targets)
+        FW_TRY(ledger_enter(e->beginning, position, nats, bytes, error));
     if (e->fair_ledger == NULL || position < e->fair_next) return FW_OK;
     e->fair_next = position + 1;
     return ledger_enter(e->fair_ledger, position, nats, bytes, error);
@@ -93,7 +107,8 @@ static fw_status score_position(struct evaluation *e, int64_t row, const float *
     const double *probabilities = e->rows.probabilities + row * (int64_t)table->vocabulary;
     const uint32_t target = take_target(e, probabilities, position);
     const uint32_t bytes = token_table_bytes(table, e->told[position], target);
-    const double excess = e->rows.log_normaliser[row] - (double)log_probabilities[target];
+    const float taken = e->alone ? e->rows.taken[row] : log_probabilities[target];
+    const double excess = e->rows.log_normaliser[row] - (double)taken;
     const double nats = excess > 0 ? excess : 0; /* rounding can make a sure row's -1e-17 */
     FW_TRY(score_model(e, position, nats, bytes, error));
     const fw_row given = {.struct_size = sizeof given,
@@ -105,13 +120,12 @@ static fw_status score_position(struct evaluation *e, int64_t row, const float *
     return score_cache(e, &e->counterpart, given, target, nats, bytes, error);
 }
 
-static fw_status score_rows(struct evaluation *e, uint64_t first_position, int64_t n,
-                            const float *log_probabilities, fw_error *error) {
-    FW_TRY(rows_form(&e->rows, e->options->host, log_probabilities, n, e->with_entropy, error));
-    for (int64_t i = 0; i < n; i++)
-        FW_TRY(score_position(e, i, log_probabilities + i * (int64_t)e->options->table->vocabulary,
-                              first_position + (uint64_t)i, error));
-    return FW_OK;
+static fw_status form_rows(struct evaluation *e, const struct piece *piece, fw_error *error) {
+    const fw_host *host = e->options->host;
+    const float *l = piece->log_probabilities;
+    const uint16_t *targets = e->tokens + piece->window.start + piece->first + 1;
+    if (e->alone) return rows_measure(&e->rows, host, l, targets, piece->n, error);
+    return rows_form(&e->rows, host, l, piece->n, e->with_entropy, error);
 }
 
 /* Scored caches begin cold with each part, and learn of a window's end. */
@@ -124,22 +138,58 @@ static fw_status each_cache(struct evaluation *e,
     return other->stream != NULL ? act(other->audit, other->stream, error) : FW_OK;
 }
 
-/* A window ends when its last position was scored. */
-static fw_status score_piece(struct evaluation *e, const struct piece *piece, fw_error *error) {
-    const uint64_t ranks = (uint64_t)e->options->experiment->eval.ranks;
+/* Rows [from, to) of a piece, of one window as caches know windows. */
+struct span {
+    int64_t from, to;
+    uint64_t window;
+    bool begins, ends; /* the window */
+};
+
+/* A piece is of one window; one of a stream, of a run or several. */
+static struct span span_from(const struct evaluation *e, const struct piece *piece, int64_t from) {
     const struct window *window = &piece->window;
-    if (piece->first == window->first && piece->index > 0 &&
-        windows_begin_part(&e->windows, ranks, piece->index))
+    if (!e->reads_on)
+        return (struct span){0, piece->n, piece->index, piece->first == window->first,
+                             piece->first + (uint64_t)piece->n == window->n};
+    const uint64_t run = e->runs.length, begin = window->start + piece->first + (uint64_t)from;
+    const uint64_t left = run - begin % run, there = (uint64_t)(piece->n - from);
+    const uint64_t n = left < there ? left : there, end = begin + n;
+    return (struct span){from, from + (int64_t)n, begin / run, begin % run == 0,
+                         end % run == 0 || end == e->runs.targets};
+}
+
+static fw_status score_span(struct evaluation *e, const struct piece *piece,
+                            const struct span *span, fw_error *error) {
+    const uint64_t ranks = (uint64_t)e->options->experiment->eval.ranks;
+    const int64_t vocabulary = (int64_t)e->options->table->vocabulary;
+    const uint64_t position = piece->window.start + piece->first;
+    if (span->begins && span->window > 0 &&
+        windows_begin_part(e->reads_on ? &e->runs : &e->windows, ranks, span->window))
         FW_TRY(each_cache(e, cache_audit_begin, error));
-    FW_TRY(score_rows(e, window->start + piece->first, piece->n, piece->log_probabilities, error));
-    if (piece->first + (uint64_t)piece->n < window->n) return FW_OK;
-    return each_cache(e, cache_audit_end_window, error);
+    for (int64_t i = span->from; i < span->to; i++)
+        FW_TRY(score_position(e, i, piece->log_probabilities + i * vocabulary,
+                              position + (uint64_t)i, error));
+    return span->ends ? each_cache(e, cache_audit_end_window, error) : FW_OK;
+}
+
+static fw_status score_piece(struct evaluation *e, const struct piece *piece, fw_error *error) {
+    FW_TRY(form_rows(e, piece, error));
+    for (int64_t from = 0; from < piece->n;) {
+        const struct span span = span_from(e, piece, from);
+        FW_TRY(score_span(e, piece, &span, error));
+        from = span.to;
+    }
+    return FW_OK;
+}
+
+static int64_t rows_at_once(const struct evaluation *e) {
+    return e->alone && e->reads_on ? ROWS_MEASURED_AT_ONCE : ROWS_AT_ONCE;
 }
 
 static void show_progress(const struct evaluation *e, const struct piece *piece) {
     const uint64_t done = piece->index + 1, batch = (uint64_t)e->batch;
     if (piece->first + (uint64_t)piece->n < piece->window.n) return;
-    if (done % batch != 0 && done < windows_count(&e->windows)) return;
+    if (!e->reads_on && done % batch != 0 && done < windows_count(&e->windows)) return;
     progress_work(e->options->progress, e->options->label,
                   (double)(piece->window.start + piece->window.n), (double)e->windows.targets,
                   "tokens", e->begin);
@@ -158,11 +208,12 @@ static fw_status score_pieces(struct evaluation *e, struct reading *reading, fw_
 static fw_status score_stream(struct evaluation *e, fw_error *error) {
     const struct reading_options options = {.host = e->options->host,
                                             .model = &e->options->model,
-                                            .windows = &e->windows,
+                                            .windows = e->reads_on ? &e->chunks : &e->windows,
                                             .tokens = e->tokens,
-                                            .batch = e->batch,
+                                            .batch = e->reads_on ? 1 : e->batch,
+                                            .reads_on = e->reads_on,
                                             .vocabulary = e->options->table->vocabulary,
-                                            .most = ROWS_AT_ONCE};
+                                            .most = rows_at_once(e)};
     struct reading *reading = NULL;
     FW_TRY(reading_create(&options, &reading, error));
     const fw_status status = score_pieces(e, reading, error);
@@ -270,6 +321,24 @@ static fw_status open_told(struct evaluation *e, uint64_t n, fw_error *error) {
     return FW_OK;
 }
 
+static fw_status open_stream(struct evaluation *e, uint64_t n, fw_error *error) {
+    const struct evaluate_options *options = e->options;
+    const uint64_t chunk = (uint64_t)evaluate_chunk(options->experiment);
+    const uint64_t run = (uint64_t)options->experiment->eval.stride;
+    if (options->model.read_on == NULL || (int64_t)chunk > options->model.most_read)
+        return fw_fail(error, FW_E_UNSUPPORTED,
+                       "the model cannot read a stream %" PRIu64 " tokens at a time (eval.mode = "
+                       "stream)",
+                       chunk);
+    e->reads_on = true;
+    e->chunks = (struct windows){n - 1, chunk, chunk, false};
+    e->runs = (struct windows){n - 1, run, run, false};
+    const uint64_t check = options->check_tokens < n ? options->check_tokens : n;
+    if (check < 2) return FW_OK;
+    e->check_targets = check - 1;
+    return ledger_create(check - 1, false, &e->beginning, error);
+}
+
 static fw_status evaluation_open(struct evaluation *e, fw_error *error) {
     const struct evaluate_options *options = e->options;
     const struct eval_keys *keys = &options->experiment->eval;
@@ -283,13 +352,15 @@ static fw_status evaluation_open(struct evaluation *e, fw_error *error) {
     e->windows =
         (struct windows){n - 1, length, sliding ? (uint64_t)keys->stride : length, faithful};
     e->batch = keys->batch;
+    e->alone = !options->with_cache && options->draw == NULL;
+    if (options->mode == EVAL_STREAM) FW_TRY(open_stream(e, n, error));
     e->tokens = malloc(n * sizeof *e->tokens);
     if (e->tokens == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory to score %" PRIu64 " tokens", n);
     corpus_read(options->corpus, 0, n, e->tokens);
     FW_TRY(check_tokens(e, error));
     FW_TRY(open_told(e, n, error));
-    FW_TRY(rows_create(ROWS_AT_ONCE, options->table->vocabulary, &e->rows, error));
+    FW_TRY(rows_create(rows_at_once(e), options->table->vocabulary, &e->rows, error));
     FW_TRY(ledger_create(n - 1, faithful, &e->ledger, error));
     if (faithful) FW_TRY(ledger_create(n - 1, false, &e->fair_ledger, error));
     return options->with_cache ? open_caches(e, error) : FW_OK;
@@ -300,6 +371,7 @@ static void evaluation_close(struct evaluation *e) {
     leave(&e->counterpart);
     ledger_destroy(e->ledger);
     ledger_destroy(e->fair_ledger);
+    ledger_destroy(e->beginning);
     rows_free(&e->rows);
     if (e->told != e->tokens) free(e->told);
     free(e->tokens);
@@ -363,6 +435,8 @@ static fw_status summarise(const struct evaluation *e, struct evaluate_result *r
     FW_TRY(close_ledger(e->ledger, made.raw_bytes, fair, &made.model, error));
     made.fair_model = made.model;
     if (!fair) FW_TRY(close_ledger(e->fair_ledger, made.raw_bytes, true, &made.fair_model, error));
+    made.check.made = e->beginning != NULL;
+    if (made.check.made) FW_TRY(close_ledger(e->beginning, 0, true, &made.check.stream, error));
     made.targets = made.model.targets;
     made.bytes = made.model.bytes;
     if (e->cache.stream != NULL) FW_TRY(summarise_caches(e, &made, error));
@@ -373,6 +447,22 @@ static fw_status summarise(const struct evaluation *e, struct evaluate_result *r
     return FW_OK;
 }
 
+/* The same tokens in sliding windows, with the model alone. */
+static fw_status check_stream(const struct evaluate_options *options,
+                              struct evaluate_result *result, fw_error *error) {
+    struct evaluate_options sliding = *options;
+    struct evaluate_result exact;
+    sliding.mode = EVAL_SLIDING;
+    sliding.max_tokens = result->check.stream.targets + 1;
+    sliding.with_cache = false;
+    sliding.audited = 0;
+    sliding.label = "compare with sliding";
+    FW_TRY(evaluate(&sliding, &exact, error));
+    result->check.sliding = exact.fair_model;
+    result->check.seconds = exact.seconds;
+    return FW_OK;
+}
+
 fw_status evaluate(const struct evaluate_options *options, struct evaluate_result *result,
                    fw_error *error) {
     struct evaluation evaluation = {.options = options, .begin = clock_seconds()};
@@ -380,7 +470,10 @@ fw_status evaluate(const struct evaluate_options *options, struct evaluate_resul
     if (status == FW_OK) status = score_stream(&evaluation, error);
     progress_end(options->progress);
     if (status == FW_OK) status = audit(&evaluation, error);
-    if (status == FW_OK) status = summarise(&evaluation, result, error);
+    struct evaluate_result made;
+    if (status == FW_OK) status = summarise(&evaluation, &made, error);
     evaluation_close(&evaluation);
+    if (status == FW_OK && made.check.made) status = check_stream(options, &made, error);
+    if (status == FW_OK) *result = made;
     return status;
 }

@@ -1,7 +1,15 @@
 /* Evaluation: every target of a token stream is scored exactly once, left to right.
  *
  * Modes: plain, non-overlapping windows; sliding, windows `stride` apart, of which each but the
- * first scores its last `stride` positions. Every forward pass has the shape [eval.batch, window],
+ * first scores its last `stride` positions; stream, where a decoder (decoder.h) reads the tokens
+ * once, eval.chunk at a time, and attention sees the last `window` positions. A stream sees through
+ * its layers further back than a window does, and keys from before the window that formed them: it
+ * is another score, not the sliding one sooner. So the first eval.stream_check_tokens are scored in
+ * sliding windows as well, and both scores of them are reported. The chunks are no part of what is
+ * computed and move scores by float32's rounding alone; what caches know as windows are then the
+ * stream's runs of `stride` positions, and parts begin with one.
+ *
+ * In windows every forward pass has the shape [eval.batch, window],
  * padded if need be; another eval.batch adds up matrix products in another order, which moves
  * scores by the rounding of float32 and no more. The language model's row for a position is formed
  * once, in float64: p(v) = exp(l(v)) / sum of exp(l), l the device's float32 log-probabilities,
@@ -44,11 +52,13 @@ enum evaluate_audited {
 struct evaluate_options {
     const struct experiment *experiment; /* [eval] [cache] [counterpart] */
     const fw_host *host;
-    struct language_model model; /* for passes of eval.batch windows of evaluate_window tokens */
+    struct language_model model; /* for passes of eval.batch windows of evaluate_window tokens;
+                                    EVAL_STREAM: that reads on, for that window */
     const struct corpus *corpus;
     const struct token_table *table;
-    int64_t mode;        /* enum eval_mode; eval.faithful matters to EVAL_SLIDING alone */
-    uint64_t max_tokens; /* of the corpus; 0: all */
+    int64_t mode;          /* enum eval_mode; eval.faithful matters to EVAL_SLIDING alone */
+    uint64_t max_tokens;   /* of the corpus; 0: all */
+    uint64_t check_tokens; /* EVAL_STREAM: of the comparison with sliding windows; 0: none */
     bool with_cache;
     unsigned audited;    /* of enum evaluate_audited, as eval.audit says */
     struct random *draw; /* not NULL: targets are drawn from the model's rows (coin_test.h) */
@@ -65,6 +75,13 @@ struct score {
     bool fair; /* each target counts once */
 };
 
+/* The model's score of the first tokens of a stream, and in sliding windows. */
+struct stream_check {
+    bool made;
+    struct score stream, sliding;
+    double seconds; /* that the sliding windows took, not counted elsewhere */
+};
+
 struct evaluate_result {
     uint64_t targets, bytes; /* those of `model` */
     uint64_t raw_bytes;      /* of the text scored: all but the first token's; 0 when unknown */
@@ -72,6 +89,7 @@ struct evaluate_result {
     struct score fair_model;  /* equal to `model` unless that is not fair */
     struct score cached;      /* with_cache only */
     struct score counterpart; /* has_counterpart only */
+    struct stream_check check;
     bool has_counterpart;
     uint64_t cache_changed;       /* positions whose probability the cache changed */
     uint64_t cache_memory;        /* bytes, 0 when the cache does not say */
@@ -83,9 +101,9 @@ struct evaluate_result {
     double seconds;
 };
 
-/* Errors: E_PROTOCOL names cache, position and value, or a probe that failed (unless on_violation =
- * report); E_SHAPE when the corpus has fewer than 2
- * tokens; E_RANGE for a token outside the table; those of evaluate_check. */
+/* Errors: E_UNSUPPORTED for a stream that the model cannot read; E_PROTOCOL names cache, position
+ * and value, or a probe that failed (unless on_violation = report); E_SHAPE when the corpus has
+ * fewer than 2 tokens; E_RANGE for a token outside the table; those of evaluate_check. */
 fw_status evaluate(const struct evaluate_options *options, struct evaluate_result *result,
                    fw_error *error);
 
@@ -95,7 +113,9 @@ fw_status evaluate(const struct evaluate_options *options, struct evaluate_resul
 fw_status evaluate_check(const struct experiment *experiment, const fw_host *host,
                          const struct token_table *table, fw_error *error);
 
-/* Tokens of a window: eval.window, or data.sequence when that is 0. */
+/* Tokens of a window: eval.window, or data.sequence when that is 0. Of a stream's chunk:
+ * eval.chunk, or those of eval.batch windows. */
 int64_t evaluate_window(const struct experiment *experiment);
+int64_t evaluate_chunk(const struct experiment *experiment);
 
 #endif

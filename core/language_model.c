@@ -1,6 +1,8 @@
 #include "language_model.h"
 
-#include "model.h"
+#include "decoder.h"
+
+_Static_assert((int)LANGUAGE_MODEL_SENDS == (int)MODEL_SENDS, "as many rows may be under way");
 
 static fw_status infer(void *self, const int32_t *inputs, int64_t batch, int64_t tokens,
                        fw_error *error) {
@@ -22,11 +24,27 @@ static fw_status send(void *self, int64_t first, int64_t n, float *pinned, fw_er
 }
 
 struct language_model language_model_of(struct model *model) {
-    struct language_model made = {
-        .self = model, .infer = infer, .log_probabilities = log_probabilities};
+    struct language_model made = {.self = model,
+                                  .infer = infer,
+                                  .log_probabilities = log_probabilities,
+                                  .most_rows = model_most_rows(model)};
     if (!model_works_ahead(model)) return made;
     made.infer_some = infer_some;
     made.send = send;
-    made.most_rows = model_most_rows(model);
+    return made;
+}
+
+static fw_status restart(void *stream, fw_error *error) { return decoder_reset(stream, error); }
+
+static fw_status read_on(void *stream, const int32_t *inputs, int64_t tokens, fw_error *error) {
+    return decoder_read(stream, inputs, tokens, error);
+}
+
+struct language_model language_model_with(struct model *model, struct decoder *decoder) {
+    struct language_model made = language_model_of(model);
+    made.stream = decoder;
+    made.most_read = decoder_most(decoder);
+    made.restart = restart;
+    made.read_on = read_on;
     return made;
 }

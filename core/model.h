@@ -113,7 +113,10 @@ bool model_works_ahead(const struct model *model);
 fw_status model_infer_some(struct model *model, const int32_t *inputs, int64_t batch,
                            int64_t tokens, const int64_t *firsts, int64_t n, fw_error *error);
 
-/* As model_log_probabilities, to memory of the device's allocate_host, without waiting. */
+/* As model_log_probabilities, to memory of the device's allocate_host, without waiting. Of at most
+ * MODEL_SENDS in a row the rows may be on their way: before the next, the first of them must have
+ * been waited for. */
+enum { MODEL_SENDS = 8 };
 fw_status model_send_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
                                        float *pinned, fw_error *error);
 

@@ -95,7 +95,8 @@ struct model {
     void *d_hidden;                    /* [N,M] */
     void *logits;                      /* [N,V] in training, [most_rows,V] otherwise */
     int64_t most_rows;                 /* of one call for log-probabilities */
-    float *log_probabilities;          /* [most_rows,V] outside training */
+    float *log_probabilities;          /* [places][most_rows,V] outside training */
+    uint32_t places, sends;            /* 1, or as many as may be under way; so far */
     float *losses, *log_sum_exp;       /* [N] */
     float *loss_sum;                   /* scalar */
     int32_t *inputs, *targets, *pairs; /* [N]; pairs: slots of the bigram table */

@@ -217,7 +217,8 @@ static void carve_activations(struct model *model, struct carver *carver) {
     model->final_rms = carve(carver, sizes.scalars);
     if (!training) {
         const size_t row = (size_t)model->vocabulary * sizeof(float);
-        model->log_probabilities = carve(carver, times((size_t)model->most_rows, row));
+        const size_t rows_there = times(model->places, (size_t)model->most_rows);
+        model->log_probabilities = carve(carver, times(rows_there, row));
         return;
     }
     model->targets = carve(carver, times(rows, sizeof(int32_t)));
@@ -244,10 +245,15 @@ static size_t mlp_saved_bytes(const struct model *model) {
     return model->ops->linear_activation_saved(model->device, &shapes);
 }
 
+/* Whether rows go to the host while what comes next is computed, from places of their own. */
+static bool copies_beside(const struct model *model) {
+    return staging_is_possible(model->device) && FW_HAS(model->device, copy_to_host_beside);
+}
+
 /* Rows of log-probabilities that are worth one call: a window's, or more on a device that computes
- * them while the host scores those before, which takes such a piece of memory thrice. */
+ * them while the host scores those before, where several such pieces are under way. */
 static int64_t most_rows(const struct model *model) {
-    enum { VALUES = 1 << 23 };
+    enum { VALUES = 1 << 22 };
     const int64_t tokens = model->options.tokens, rows = VALUES / model->vocabulary;
     if (!staging_is_possible(model->device) || tokens >= rows) return tokens;
     return model->max_rows < rows ? model->max_rows : rows;
@@ -298,6 +304,7 @@ fw_status model_allocate_activations(struct model *model, fw_error *error) {
                                FW_HAS(model->ops, linear_activation_forward) &&
                                FW_HAS(model->ops, linear_activation_backward);
     model->most_rows = most_rows(model);
+    model->places = copies_beside(model) ? MODEL_SENDS : 1;
     if (model->linear_activation) model->mlp_saved_bytes = mlp_saved_bytes(model);
     carve_activations(model, &carver);
     if (carver.used >= max_bytes)

@@ -169,8 +169,14 @@ int64_t model_most_rows(const struct model *model) { return model->most_rows; }
 
 bool model_works_ahead(const struct model *model) { return staging_is_possible(model->device); }
 
+/* The next place for rows. */
+static float *next_place(struct model *model) {
+    const uint32_t place = model->sends++ % model->places;
+    return model->log_probabilities + (int64_t)place * model->most_rows * model->vocabulary;
+}
+
 static fw_status compute_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
-                                           fw_error *error) {
+                                           float *to, fw_error *error) {
     const struct pass pass = {.model = model, .rows = n_rows, .error = error};
     const size_t width_bytes = (size_t)model->width * fw_dtype_size(model->dtype);
     if (n_rows < 1 || n_rows > model->most_rows || first_row < 0 ||
@@ -181,12 +187,12 @@ static fw_status compute_log_probabilities(struct model *model, int64_t first_ro
     char *rows = (char *)model->final_in + (size_t)first_row * width_bytes;
     const fw_tensor logits = fw_matrix(model->logits, model->dtype, n_rows, model->vocabulary);
     FW_TRY(linear(&pass, pass_stream(&pass, rows), 0, logits));
-    const fw_log_softmax softmax = {
-        .struct_size = sizeof softmax,
-        .softcap = model->softcap,
-        .logits = logits,
-        .log_probabilities = fw_matrix(model->log_probabilities, FW_F32, n_rows, model->vocabulary),
-        .entropy = fw_absent()};
+    const fw_log_softmax softmax = {.struct_size = sizeof softmax,
+                                    .softcap = model->softcap,
+                                    .logits = logits,
+                                    .log_probabilities =
+                                        fw_matrix(to, FW_F32, n_rows, model->vocabulary),
+                                    .entropy = fw_absent()};
     return model->ops->log_softmax(model->device, &softmax, error);
 }
 
@@ -196,14 +202,18 @@ static size_t row_bytes(const struct model *model) {
 
 fw_status model_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
                                   float *host, fw_error *error) {
-    FW_TRY(compute_log_probabilities(model, first_row, n_rows, error));
-    return model->device->copy_to_host(model->device, host, model->log_probabilities,
-                                       (size_t)n_rows * row_bytes(model), error);
+    float *rows = next_place(model);
+    FW_TRY(compute_log_probabilities(model, first_row, n_rows, rows, error));
+    return model->device->copy_to_host(model->device, host, rows, (size_t)n_rows * row_bytes(model),
+                                       error);
 }
 
 fw_status model_send_log_probabilities(struct model *model, int64_t first_row, int64_t n_rows,
                                        float *pinned, fw_error *error) {
-    FW_TRY(compute_log_probabilities(model, first_row, n_rows, error));
-    return model->device->copy_to_host_async(model->device, pinned, model->log_probabilities,
-                                             (size_t)n_rows * row_bytes(model), error);
+    fw_device *device = model->device;
+    const size_t bytes = (size_t)n_rows * row_bytes(model);
+    float *rows = next_place(model);
+    FW_TRY(compute_log_probabilities(model, first_row, n_rows, rows, error));
+    if (model->places == 1) return device->copy_to_host_async(device, pinned, rows, bytes, error);
+    return device->copy_to_host_beside(device, pinned, rows, bytes, error);
 }

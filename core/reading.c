@@ -19,15 +19,23 @@ struct reading {
     int64_t *firsts;          /* ahead: of the pass's windows, see first_of */
     uint64_t index, position; /* the next window, and the next position of it; 0: its first */
     struct staging *staging;  /* NULL: in step with the device */
-    struct rows_sent sent[2]; /* by slot */
-    uint32_t slot;            /* whose rows are read */
-    bool heard;               /* it was waited for */
+    struct rows_sent sent[LANGUAGE_MODEL_SENDS]; /* by slot */
+    uint32_t slot;                               /* whose rows are read */
+    bool heard;                                  /* it was waited for */
     uint64_t next_window;     /* where the pass begins that is to be issued next */
     struct rows_sent issuing; /* what is left of the one before: n rows from `begin` on */
-    float *rows;              /* in step: of one window */
+    float *rows;              /* in step: positions [rows_first, rows_first + rows_n) of a window */
+    uint64_t rows_first;
+    int64_t rows_n, rows_most;
 };
 
 static bool works_ahead(const struct reading *r) { return r->options.model->send != NULL; }
+
+/* Pieces of rows under way: of a stream two passes and more, so that the device always has the next
+ * one before it, however long the host takes for the rows of the last. */
+static uint32_t slots(const struct reading *r) {
+    return r->options.reads_on ? LANGUAGE_MODEL_SENDS : LANGUAGE_MODEL_SENDS / 2;
+}
 
 /* Inputs of windows [first, first + batch), padded with token 0 to full windows and a full batch,
  * so that every pass has the same shape and a score never depends on where a batch ends. */
@@ -43,24 +51,39 @@ static void gather_inputs(struct reading *r, uint64_t first) {
 
 /* ---- in step with the device ---- */
 
-static fw_status read_window(struct reading *r, const struct window *window, fw_error *error) {
+/* Of a stream, no more than there is: what is read would be kept. */
+static fw_status read_pass(struct reading *r, const struct window *window, fw_error *error) {
     const struct language_model *model = r->options.model;
-    const int64_t length = (int64_t)r->options.windows->length, batch = r->options.batch;
-    const int64_t slot = (int64_t)(r->index % (uint64_t)batch);
-    if (slot == 0) {
-        gather_inputs(r, r->index);
-        FW_TRY(model->infer(model->self, r->inputs, batch, length, error));
-    }
-    return model->log_probabilities(model->self, slot * length + (int64_t)window->first,
-                                    (int64_t)(window->n - window->first), r->rows, error);
+    gather_inputs(r, r->index);
+    if (r->options.reads_on)
+        return model->read_on(model->stream, r->inputs, (int64_t)window->n, error);
+    return model->infer(model->self, r->inputs, r->options.batch,
+                        (int64_t)r->options.windows->length, error);
+}
+
+/* Rows from the next position on, as many as there is room for. */
+static fw_status fetch_rows(struct reading *r, const struct window *window, int64_t slot,
+                            fw_error *error) {
+    const struct language_model *model = r->options.model;
+    const int64_t left = (int64_t)(window->n - r->position);
+    r->rows_first = r->position;
+    r->rows_n = left < r->rows_most ? left : r->rows_most;
+    return model->log_probabilities(
+        model->self, slot * (int64_t)r->options.windows->length + (int64_t)r->position, r->rows_n,
+        r->rows, error);
 }
 
 /* The row of the next position, and how many from there on are there. */
 static fw_status rows_in_step(struct reading *r, const struct window *window, const float **row,
                               int64_t *n, fw_error *error) {
-    if (r->position == window->first) FW_TRY(read_window(r, window, error));
-    *row = r->rows + (r->position - window->first) * r->options.vocabulary;
-    *n = (int64_t)(window->n - r->position);
+    const int64_t slot = (int64_t)(r->index % (uint64_t)r->options.batch);
+    const bool begins = r->position == window->first;
+    if (begins && slot == 0) FW_TRY(read_pass(r, window, error));
+    if (begins || r->position >= r->rows_first + (uint64_t)r->rows_n)
+        FW_TRY(fetch_rows(r, window, slot, error));
+    const int64_t at = (int64_t)(r->position - r->rows_first);
+    *row = r->rows + at * r->options.vocabulary;
+    *n = r->rows_n - at;
     return FW_OK;
 }
 
@@ -89,6 +112,8 @@ static fw_status begin_pass(struct reading *r, fw_error *error) {
     gather_inputs(r, window);
     r->issuing = (struct rows_sent){window, per_window, 0, batch * (int64_t)per_window};
     r->next_window += (uint64_t)batch;
+    if (r->options.reads_on)
+        return model->read_on(model->stream, r->inputs, (int64_t)r->options.windows->length, error);
     return model->infer_some(model->self, r->inputs, batch, (int64_t)r->options.windows->length,
                              r->firsts, (int64_t)per_window, error);
 }
@@ -125,7 +150,7 @@ static fw_status rows_ahead(struct reading *r, const float **row, int64_t *n, fw
     while (!find_row(r, &r->sent[r->slot], &at)) {
         if (r->sent[r->slot].n == 0) return fw_fail(error, FW_E_INTERNAL, "a row was not sent for");
         FW_TRY(issue(r, r->slot, error));
-        r->slot ^= 1;
+        r->slot = (r->slot + 1) % slots(r);
         r->heard = false;
     }
     if (!r->heard) FW_TRY(staging_wait(r->staging, r->slot, error));
@@ -146,9 +171,11 @@ static fw_status allocate(struct reading *r, fw_error *error) {
     if (r->inputs == NULL || r->firsts == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for windows of tokens");
     if (works_ahead(r))
-        return staging_create(o->host->device, 2, (size_t)o->model->most_rows * row, &r->staging,
-                              error);
-    r->rows = malloc(length * row);
+        return staging_create(o->host->device, slots(r), (size_t)o->model->most_rows * row,
+                              &r->staging, error);
+    const int64_t most = o->model->most_rows;
+    r->rows_most = most > 0 && most < (int64_t)length ? most : (int64_t)length;
+    r->rows = malloc((size_t)r->rows_most * row);
     return r->rows != NULL ? FW_OK : fw_fail(error, FW_E_MEMORY, "no memory for a window's rows");
 }
 
@@ -159,7 +186,9 @@ fw_status reading_create(const struct reading_options *options, struct reading *
     made->options = *options;
     made->count = windows_count(options->windows);
     fw_status status = allocate(made, error);
-    for (uint32_t slot = 0; slot < 2 && status == FW_OK && works_ahead(made); slot++)
+    if (status == FW_OK && options->reads_on)
+        status = options->model->restart(options->model->stream, error);
+    for (uint32_t slot = 0; slot < slots(made) && status == FW_OK && works_ahead(made); slot++)
         status = issue(made, slot, error);
     if (status == FW_OK)
         *reading = made;

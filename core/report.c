@@ -118,16 +118,44 @@ void report_print_audit(const struct experiment *experiment, const struct evalua
     verdicts_print(verdicts);
 }
 
+enum { LABEL_BYTES = 64 };
+
+static void mode_label(const struct experiment *experiment, int64_t mode, char label[LABEL_BYTES]) {
+    const long long window = (long long)evaluate_window(experiment);
+    if (mode == EVAL_SLIDING)
+        (void)snprintf(label, LABEL_BYTES, "sliding %lld/%lld", window,
+                       (long long)experiment->eval.stride);
+    else if (mode == EVAL_STREAM)
+        (void)snprintf(label, LABEL_BYTES, "stream %lld", window);
+    else
+        (void)snprintf(label, LABEL_BYTES, "plain");
+}
+
+/* A stream is another score than sliding windows give: how far apart they are, on some tokens. */
+static void print_stream_check(const struct experiment *experiment,
+                               const struct stream_check *check) {
+    char label[LABEL_BYTES], mode[LABEL_BYTES], count[TEXT_COMMAS_BYTES], remark[96];
+    (void)snprintf(remark, sizeof remark, "on the first %s tokens",
+                   text_with_commas(check->stream.targets + 1, count));
+    mode_label(experiment, EVAL_STREAM, mode);
+    (void)snprintf(label, sizeof label, "  %.40s", mode);
+    report_print_score(label, &check->stream, remark);
+    mode_label(experiment, EVAL_SLIDING, mode);
+    (void)snprintf(label, sizeof label, "  %.40s", mode);
+    (void)snprintf(remark, sizeof remark, "on the same; %+.4f (%.1f s)",
+                   check->sliding.bpb - check->stream.bpb, check->seconds);
+    report_print_score(label, &check->sliding, remark);
+}
+
 void report_print_model(const struct experiment *experiment, const struct evaluate_result *result) {
-    char label[64] = "plain", faithful[96], remark[REMARK_BYTES];
-    if (experiment->eval.mode == EVAL_SLIDING)
-        (void)snprintf(label, sizeof label, "sliding %" PRId64 "/%" PRId64,
-                       evaluate_window(experiment), experiment->eval.stride);
+    char label[LABEL_BYTES], faithful[LABEL_BYTES + 32], remark[REMARK_BYTES];
+    mode_label(experiment, experiment->eval.mode, label);
     if (!result->model.fair) {
         (void)snprintf(faithful, sizeof faithful, "%s, faithful", label);
         report_print_score(faithful, &result->model, remark_of(result, &result->model, remark));
     }
     report_print_score(label, &result->fair_model, remark_of(result, &result->fair_model, remark));
+    if (result->check.made) print_stream_check(experiment, &result->check);
 }
 
 void report_print_caches(const struct experiment *experiment,
@@ -163,7 +191,7 @@ static void print_scores(const struct session *session, const struct report *rep
     const struct experiment *experiment = session->experiment;
     report_print_score_header();
     print_stages(experiment, report);
-    if (experiment->eval.mode == EVAL_SLIDING) report_print_model(experiment, &report->final);
+    if (experiment->eval.mode != EVAL_PLAIN) report_print_model(experiment, &report->final);
     if (report->cache_on) report_print_caches(experiment, &report->final);
     print_xz("xz -9e of the validation text", report->validation_xz, report->validation_text);
     print_xz("xz -9e given the training text", report->prefixed_xz, report->validation_text);
@@ -297,6 +325,14 @@ static void mark_all(cJSON *scores, const struct probe *failed) {
     }
 }
 
+static void add_stream_check(cJSON *scores, const struct stream_check *check) {
+    cJSON *object = cJSON_AddObjectToObject(scores, "stream_check");
+    (void)cJSON_AddNumberToObject(object, "targets", (double)check->stream.targets);
+    (void)cJSON_AddNumberToObject(object, "stream_bpb", check->stream.bpb);
+    (void)cJSON_AddNumberToObject(object, "sliding_bpb", check->sliding.bpb);
+    (void)cJSON_AddNumberToObject(object, "seconds", check->seconds);
+}
+
 static void add_scores(cJSON *receipt, const struct session *session, const struct report *report) {
     cJSON *scores = cJSON_AddObjectToObject(receipt, "scores");
     (void)cJSON_AddItemToObject(scores, "raw", score_object(&report->raw, &report->raw.model));
@@ -305,8 +341,11 @@ static void add_scores(cJSON *receipt, const struct session *session, const stru
                                     score_object(&report->averaged, &report->averaged.model));
     (void)cJSON_AddItemToObject(scores, "packed",
                                 score_object(&report->packed, &report->packed.model));
-    const char *mode = session->experiment->eval.mode == EVAL_SLIDING ? "sliding" : "plain";
-    (void)cJSON_AddItemToObject(scores, mode, score_object(&report->final, &report->final.model));
+    static const char *const modes[] = {
+        [EVAL_PLAIN] = "plain", [EVAL_SLIDING] = "sliding", [EVAL_STREAM] = "stream"};
+    (void)cJSON_AddItemToObject(scores, modes[session->experiment->eval.mode],
+                                score_object(&report->final, &report->final.model));
+    if (report->final.check.made) add_stream_check(scores, &report->final.check);
     if (!report->final.model.fair)
         (void)cJSON_AddItemToObject(scores, "sliding_fair",
                                     score_object(&report->final, &report->final.fair_model));

@@ -20,7 +20,7 @@ static const struct run_score *find_score(const struct run_result *run, const ch
 
 const struct run_score *results_score(const struct results *results, size_t index,
                                       const char *name) {
-    static const char *const model[] = {"sliding_fair", "sliding", "plain"};
+    static const char *const model[] = {"sliding_fair", "sliding", "stream", "plain"};
     const struct run_result *run = &results->runs[index];
     if (strcmp(name, "model") != 0) return find_score(run, name);
     const struct run_score *score = NULL;

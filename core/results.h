@@ -62,7 +62,7 @@ fw_status results_read(const char *path, struct results *results, fw_error *erro
 bool score_counts(const struct run_score *score);
 
 /* Of run `index`: NULL when it has no score of that name. "model" stands for the model alone at the
- * end: sliding_fair, sliding or plain, the first that there is. */
+ * end: sliding_fair, sliding, stream or plain, the first that there is. */
 const struct run_score *results_score(const struct results *results, size_t index,
                                       const char *name);
 

@@ -173,8 +173,10 @@ static fw_status read_list(const cJSON *reference, const char *kind, const char 
 static fw_status check_mode(const cJSON *model, const char *path, fw_error *error) {
     char mode[24];
     copy_text(model, "mode", mode, sizeof mode);
-    if (mode[0] == '\0' || strcmp(mode, "sliding") == 0 || strcmp(mode, "plain") == 0) return FW_OK;
-    return reference_error(path, "mode", "is neither sliding nor plain", error);
+    static const char *const modes[] = {"", "sliding", "stream", "plain"};
+    for (size_t i = 0; i < sizeof modes / sizeof modes[0]; i++)
+        if (strcmp(mode, modes[i]) == 0) return FW_OK;
+    return reference_error(path, "mode", "is neither sliding, stream nor plain", error);
 }
 
 static fw_status read_reference(const cJSON *reference, const char *path, struct results *results,

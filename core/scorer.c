@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
+#include "decoder.h"
 #include "evaluate_coin.h"
 #include "pack.h"
 
@@ -11,18 +13,38 @@ fw_status scorer_config_text(const struct session *session, char **text, fw_erro
 }
 
 static struct model_options scoring_options(const struct session *session, uint32_t vocabulary) {
+    const int64_t window = evaluate_window(session->experiment);
+    const int64_t chunk = evaluate_chunk(session->experiment),
+                  feed = chunk > window ? chunk : window;
     return (struct model_options){.experiment = session->experiment,
                                   .host = session->services,
                                   .vocabulary = vocabulary,
                                   .batch = session->experiment->eval.batch,
-                                  .tokens = evaluate_window(session->experiment),
-                                  .feed = evaluate_window(session->experiment)};
+                                  .tokens = window,
+                                  .feed = feed};
 }
 
 fw_status scoring_model(const struct session *session, uint32_t vocabulary, struct model **model,
                         fw_error *error) {
     const struct model_options options = scoring_options(session, vocabulary);
-    return model_create(&options, model, error);
+    struct model *made = NULL;
+    FW_TRY(model_create(&options, &made, error));
+    if (session->experiment->eval.mode == EVAL_STREAM) {
+        const fw_status status = decoder_check(made, error);
+        if (status != FW_OK) model_destroy(made);
+        FW_TRY(status);
+    }
+    *model = made;
+    return FW_OK;
+}
+
+/* What reads a stream; its memory counts as part of the evaluation. */
+static fw_status open_decoder(const struct session *session, struct model *model,
+                              struct decoder **decoder, fw_error *error) {
+    const struct decoder_options options = {.model = model,
+                                            .most = evaluate_chunk(session->experiment),
+                                            .window = evaluate_window(session->experiment)};
+    return decoder_create(&options, decoder, error);
 }
 
 /* What the coin shows is known before the long work, and said of its score. */
@@ -40,19 +62,31 @@ fw_status score_corpus(struct session *session, struct model *model,
                        const struct token_table *table, const struct corpus *corpus, int64_t mode,
                        uint64_t max_tokens, bool final, const char *label,
                        struct evaluate_result *result, fw_error *error) {
-    const bool with_cache = final && choice_is_on(&session->experiment->cache);
-    const struct evaluate_options options = {.experiment = session->experiment,
-                                             .host = session->services,
-                                             .model = language_model_of(model),
-                                             .corpus = corpus,
-                                             .table = table,
-                                             .mode = mode,
-                                             .max_tokens = max_tokens,
-                                             .with_cache = with_cache,
-                                             .audited = final ? EVALUATE_AUDIT_ALL : 0,
-                                             .label = label,
-                                             .progress = &session->progress};
-    return final ? score_after_coin(&options, result, error) : evaluate(&options, result, error);
+    const struct experiment *experiment = session->experiment;
+    const bool with_cache = final && choice_is_on(&experiment->cache);
+    const uint64_t check = final ? (uint64_t)experiment->eval.stream_check_tokens : 0;
+    const double begin = clock_seconds();
+    struct decoder *decoder = NULL;
+    if (mode == EVAL_STREAM) FW_TRY(open_decoder(session, model, &decoder, error));
+    const double opened = clock_seconds() - begin;
+    const struct evaluate_options options = {
+        .experiment = experiment,
+        .host = session->services,
+        .model = decoder != NULL ? language_model_with(model, decoder) : language_model_of(model),
+        .corpus = corpus,
+        .table = table,
+        .mode = mode,
+        .max_tokens = max_tokens,
+        .check_tokens = check,
+        .with_cache = with_cache,
+        .audited = final ? EVALUATE_AUDIT_ALL : 0,
+        .label = label,
+        .progress = &session->progress};
+    const fw_status status =
+        final ? score_after_coin(&options, result, error) : evaluate(&options, result, error);
+    if (status == FW_OK) result->seconds += opened;
+    decoder_destroy(decoder);
+    return status;
 }
 
 /* ---- opening an artifact ---- */

@@ -36,7 +36,8 @@ fw_status scorer_build(const char *path, struct scorer *scorer, fw_error *error)
 /* The INI text that an artifact carries, see config_artifact_text. */
 fw_status scorer_config_text(const struct session *session, char **text, fw_error *error);
 
-/* A model for inference by the session's configuration, uninitialised. */
+/* A model for inference by the session's configuration, uninitialised. E_UNSUPPORTED when it is to
+ * read a stream (eval.mode) and cannot. */
 fw_status scoring_model(const struct session *session, uint32_t vocabulary, struct model **model,
                         fw_error *error);
 

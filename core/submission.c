@@ -132,8 +132,8 @@ static bool counts_in_all(const struct results *results, const char *name) {
 /* The best honest score of the first run that all runs have; what the packed weights score in
  * plain windows only for want of any other. */
 static fw_status choose_score(struct submission *submission, fw_error *error) {
-    static const char *const names[] = {"cached",  "counterpart", "sliding_fair",
-                                        "sliding", "plain",       "packed"};
+    static const char *const names[] = {"cached", "counterpart", "sliding_fair", "sliding",
+                                        "stream", "plain",       "packed"};
     const struct results *results = submission->results;
     const struct run_score *best = NULL;
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {

@@ -28,6 +28,7 @@ static const char *score_words(const char *name) {
     static const char *const words[][2] = {
         {"sliding_fair", "the model alone, sliding window"},
         {"sliding", "the model alone, sliding window"},
+        {"stream", "the model alone, one stream with a sliding attention window"},
         {"plain", "the model alone, windows side by side"},
         {"cached", "the model with its cache"},
         {"packed", "the model alone, windows side by side"},

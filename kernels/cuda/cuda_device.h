@@ -31,6 +31,8 @@ typedef struct cuda_device {
     fw_device base;
     const fw_host *host;
     cudaStream_t stream;
+    cudaStream_t copies; /* to the host, beside the work of `stream` */
+    cudaEvent_t ready;   /* what such a copy waits for */
     cublasLtHandle_t cublas;
     struct cuda_gemm_plans *plans;
     char *workspace; /* device memory, CUDA_WORKSPACE_BYTES */
@@ -154,6 +156,8 @@ fw_status cuda_allocate_host(fw_device *, size_t bytes, void **memory, fw_error 
 void cuda_release_host(fw_device *, void *memory);
 fw_status cuda_copy_to_host_async(fw_device *, void *to, const void *from, size_t bytes,
                                   fw_error *);
+fw_status cuda_copy_to_host_beside(fw_device *, void *to, const void *from, size_t bytes,
+                                   fw_error *);
 fw_status cuda_fence_create(fw_device *, void **fence, fw_error *);
 void cuda_fence_destroy(fw_device *, void *fence);
 fw_status cuda_fence_record(fw_device *, void *fence, fw_error *);

@@ -122,6 +122,8 @@ static void destroy(fw_device *device) {
     cuda_device *cuda = cuda_self(device);
     cuda_gemm_destroy(cuda);
     (void)cudaFree(cuda->workspace);
+    if (cuda->ready != NULL) (void)cudaEventDestroy(cuda->ready);
+    if (cuda->copies != NULL) (void)cudaStreamDestroy(cuda->copies);
     if (cuda->stream != NULL) (void)cudaStreamDestroy(cuda->stream);
     free(cuda);
 }
@@ -151,7 +153,8 @@ static fw_device table(cuda_device *cuda, int32_t ordinal) {
                        .capture_begin = cuda_capture_begin,
                        .capture_end = cuda_capture_end,
                        .graph_launch = cuda_graph_launch,
-                       .graph_destroy = cuda_graph_destroy};
+                       .graph_destroy = cuda_graph_destroy,
+                       .copy_to_host_beside = cuda_copy_to_host_beside};
 }
 
 /* Whether this file was built with code for sm_90a (CMake's FAIRWAY_CUDA_ARCHITECTURES). */
@@ -175,6 +178,10 @@ static fw_status open_device(cuda_device *cuda, int32_t ordinal, fw_error *error
     CUDA_TRY(cuda, cudaSetDevice(ordinal), "cuda: create", error);
     CUDA_TRY(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking),
              "cuda: create a stream", error);
+    CUDA_TRY(cuda, cudaStreamCreateWithFlags(&cuda->copies, cudaStreamNonBlocking),
+             "cuda: create a stream of copies", error);
+    CUDA_TRY(cuda, cudaEventCreateWithFlags(&cuda->ready, cudaEventDisableTiming),
+             "cuda: create an event", error);
     void *memory = NULL;
     CUDA_TRY(cuda, cudaMalloc(&memory, CUDA_WORKSPACE_BYTES), "cuda: allocate the workspace",
              error);

@@ -66,6 +66,21 @@ fw_status cuda_copy_to_host_async(fw_device *device, void *to, const void *from,
     return copy(device, to, from, bytes, cudaMemcpyDeviceToHost, error);
 }
 
+/* In synchronous mode, too, it is only the copy itself that nobody waits for. */
+fw_status cuda_copy_to_host_beside(fw_device *device, void *to, const void *from, size_t bytes,
+                                   fw_error *error) {
+    if (device == NULL || ((to == NULL || from == NULL) && bytes > 0))
+        return fw_fail(error, FW_E_ARGUMENT, "copy_to_host_beside: a pointer is NULL");
+    if (bytes == 0) return FW_OK;
+    cuda_device *cuda = cuda_self(device);
+    const char *what = "copy_to_host_beside";
+    CUDA_TRY(cuda, cudaEventRecord(cuda->ready, cuda->stream), what, error);
+    CUDA_TRY(cuda, cudaStreamWaitEvent(cuda->copies, cuda->ready, 0), what, error);
+    CUDA_TRY(cuda, cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToHost, cuda->copies), what,
+             error);
+    return FW_OK;
+}
+
 fw_status cuda_copy_to_host(fw_device *device, void *to, const void *from, size_t bytes,
                             fw_error *error) {
     FW_TRY(copy(device, to, from, bytes, cudaMemcpyDeviceToHost, error));

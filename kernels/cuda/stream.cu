@@ -1,6 +1,8 @@
 /* The stream's order: launches and their errors, waiting, fences, and graphs of captured work. */
 #include "cuda_device.h"
 
+#include <cstdlib>
+
 fw_status cuda_fail(const cuda_device *cuda, cudaError_t code, const char *what, fw_error *error) {
     const fw_status status = code == cudaErrorMemoryAllocation ? FW_E_MEMORY : FW_E_DEVICE;
     if (cuda->position == 0)
@@ -27,37 +29,56 @@ fw_status cuda_synchronize(fw_device *device, fw_error *error) {
     if (device == NULL) return fw_fail(error, FW_E_ARGUMENT, "synchronize: device is NULL");
     cuda_device *cuda = cuda_self(device);
     CUDA_TRY(cuda, cudaStreamSynchronize(cuda->stream), "synchronize", error);
+    CUDA_TRY(cuda, cudaStreamSynchronize(cuda->copies), "synchronize", error);
     cuda->position = 0;
     return FW_OK;
 }
 
 /* ---- fences ---- */
 
+/* A place in both streams. */
+struct cuda_fence {
+    cudaEvent_t work, copies;
+};
+
 fw_status cuda_fence_create(fw_device *device, void **fence, fw_error *error) {
     if (device == NULL || fence == NULL)
         return fw_fail(error, FW_E_ARGUMENT, "fence_create: device or fence is NULL");
-    cudaEvent_t event = NULL;
-    CUDA_TRY(cuda_self(device), cudaEventCreateWithFlags(&event, cudaEventDisableTiming),
-             "fence_create", error);
-    *fence = event;
+    const cuda_device *cuda = cuda_self(device);
+    struct cuda_fence *made = static_cast<struct cuda_fence *>(calloc(1, sizeof *made));
+    if (made == NULL) return fw_fail(error, FW_E_MEMORY, "fence_create: no memory");
+    cudaError_t code = cudaEventCreateWithFlags(&made->work, cudaEventDisableTiming);
+    if (code == cudaSuccess) code = cudaEventCreateWithFlags(&made->copies, cudaEventDisableTiming);
+    if (code != cudaSuccess) {
+        cuda_fence_destroy(device, made);
+        return cuda_fail(cuda, code, "fence_create", error);
+    }
+    *fence = made;
     return FW_OK;
 }
 
 void cuda_fence_destroy(fw_device *device, void *fence) {
     (void)device;
-    if (fence != NULL) (void)cudaEventDestroy(static_cast<cudaEvent_t>(fence));
+    if (fence == NULL) return;
+    const struct cuda_fence *f = static_cast<const struct cuda_fence *>(fence);
+    if (f->work != NULL) (void)cudaEventDestroy(f->work);
+    if (f->copies != NULL) (void)cudaEventDestroy(f->copies);
+    free(fence);
 }
 
 fw_status cuda_fence_record(fw_device *device, void *fence, fw_error *error) {
-    cuda_device *cuda = cuda_self(device);
-    CUDA_TRY(cuda, cudaEventRecord(static_cast<cudaEvent_t>(fence), cuda->stream), "fence_record",
-             error);
+    const cuda_device *cuda = cuda_self(device);
+    const struct cuda_fence *f = static_cast<const struct cuda_fence *>(fence);
+    CUDA_TRY(cuda, cudaEventRecord(f->work, cuda->stream), "fence_record", error);
+    CUDA_TRY(cuda, cudaEventRecord(f->copies, cuda->copies), "fence_record", error);
     return FW_OK;
 }
 
 fw_status cuda_fence_wait(fw_device *device, void *fence, fw_error *error) {
-    CUDA_TRY(cuda_self(device), cudaEventSynchronize(static_cast<cudaEvent_t>(fence)), "fence_wait",
-             error);
+    const cuda_device *cuda = cuda_self(device);
+    const struct cuda_fence *f = static_cast<const struct cuda_fence *>(fence);
+    CUDA_TRY(cuda, cudaEventSynchronize(f->work), "fence_wait", error);
+    CUDA_TRY(cuda, cudaEventSynchronize(f->copies), "fence_wait", error);
     return FW_OK;
 }
 

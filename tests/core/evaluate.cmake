@@ -2,7 +2,7 @@
 fairway_add_test(elementary SOURCES test_elementary.c LIBRARIES fairway_core)
 fairway_add_test(cache_stream SOURCES test_cache_stream.c script_cache.c workspace.c
   LIBRARIES fairway_core)
-foreach(part evaluate evaluate_void audit probe_decode)
+foreach(part evaluate evaluate_stream evaluate_void audit probe_decode)
   fairway_add_test(${part} SOURCES test_${part}.c evaluate_fixture.c script_cache.c tiny_model.c
     wrapped_device.c workspace.c LIBRARIES fairway_core DEPENDS device-cpu attention-gqa)
 endforeach()

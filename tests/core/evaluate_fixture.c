@@ -48,7 +48,8 @@ int evaluate_open_ahead(void **state) {
 }
 
 int evaluate_open_ahead_by_five(void **state) {
-    (void)evaluate_open_ahead(state);
+    (void)state;
+    open_session(WRAP_PINNED | WRAP_BESIDE);
     rows_at_once = 5;
     return 0;
 }
@@ -93,7 +94,8 @@ struct model *open_model(int64_t batch, int64_t window) {
                                           .host = &device.services,
                                           .vocabulary = V,
                                           .batch = batch,
-                                          .tokens = window};
+                                          .tokens = window,
+                                          .feed = N};
     return tiny_model(&options);
 }
 

@@ -25,7 +25,8 @@ extern uint16_t stream[N];
 extern struct corpus *corpus; /* of the stream */
 
 /* cmocka fixtures of the group and of each test. Ahead: on a device that works by itself, whose
- * rows come by as many as fit a pass; or by five, so that windows and passes are torn apart. */
+ * rows come by as many as fit a pass; or by five, beside later work, so that windows and passes are
+ * torn apart. */
 int evaluate_open_session(void **state);
 int evaluate_open_ahead(void **state);
 int evaluate_open_ahead_by_five(void **state);

@@ -192,7 +192,7 @@ static void wrong_files(void **state) {
         {"{\"model\": {\"bpb\": 1.1}}", "holds 0 scores", ""},
         {"{\"model\": {\"bpb\": [1, \"x\"]}}", "\"model\"", "no positive number"},
         {"{\"model\": {\"bpb\": [1, -1]}}", "\"model\"", "no positive number"},
-        {"{\"model\": {\"bpb\": [1], \"mode\": \"slow\"}}", "\"mode\"", "sliding nor plain"},
+        {"{\"model\": {\"bpb\": [1], \"mode\": \"slow\"}}", "\"mode\"", "stream nor plain"},
         {"{\"model\": {\"bpb\": [1]}, \"cached\": {\"bpb\": [1, 2]}}", "\"cached\"", "one score"},
         {"{\"model\": {\"bpb\": [1], \"nats_per_token\": []}}", "\"model\"", "another length"},
         {"{\"seeds\": [1], \"model\": {\"bpb\": [1, 2]}}", "\"seeds\"", "another length"},

@@ -48,9 +48,10 @@ struct recorded {
 
 /* A copy between pinned memory and the device, whose work is not known to be done yet. */
 struct transfer {
-    void *to;         /* NULL: it went to the device */
-    const void *from; /* pinned, when it went to the device */
-    void *data;       /* what was copied */
+    void *to;           /* NULL: it went to the device */
+    const void *from;   /* pinned, when it went to the device */
+    void *data;         /* what was copied */
+    const void *beside; /* device memory that must still hold it; NULL: any may */
     size_t bytes;
     uint64_t position;
     struct transfer *next; /* issued after it */
@@ -191,19 +192,22 @@ static void retire(struct wrapped_device *w, uint64_t position) {
         if (t->to != NULL) memcpy(t->to, t->data, t->bytes);
         if (t->from != NULL && memcmp(t->from, t->data, t->bytes) != 0)
             fail_msg("pinned memory was written again before its copy was waited for");
+        if (t->beside != NULL && memcmp(t->beside, t->data, t->bytes) != 0)
+            fail_msg("device memory was written again before its copy was waited for");
         free(t->data);
         free(t);
     }
 }
 
 /* Behind those before it: memory that was sent for twice has what was sent last. */
-static void add_transfer(struct wrapped_device *w, void *to, const void *from, const void *data,
-                         size_t bytes) {
+static struct transfer *add_transfer(struct wrapped_device *w, void *to, const void *from,
+                                     const void *data, size_t bytes) {
     struct transfer *t = calloc(1, sizeof *t), **at = &w->transfers;
     assert_non_null(t);
-    *t = (struct transfer){to, from, copy_of(data, bytes), bytes, ++w->position, NULL};
+    *t = (struct transfer){to, from, copy_of(data, bytes), NULL, bytes, ++w->position, NULL};
     while (*at != NULL) at = &(*at)->next;
     *at = t;
+    return t;
 }
 
 static bool is_pinned(const struct wrapped_device *w, const void *memory, size_t bytes) {
@@ -239,7 +243,7 @@ static fw_status copy_from_host(fw_device *device, void *to, const void *from, s
     assert_null(w->record);
     FW_TRY(may_fail(w, error));
     if (w->counting) return FW_OK;
-    if (is_pinned(w, from, bytes)) add_transfer(w, NULL, from, from, bytes);
+    if (is_pinned(w, from, bytes)) (void)add_transfer(w, NULL, from, from, bytes);
     return w->inner->copy_from_host(w->inner, to, from, bytes, error);
 }
 
@@ -325,7 +329,18 @@ static fw_status copy_to_host_async(fw_device *device, void *to, const void *fro
     assert_null(w->record);
     assert_true(is_pinned(w, to, bytes));
     memset(to, 0xFF, bytes); /* not numbers, until they are there */
-    add_transfer(w, to, NULL, from, bytes);
+    (void)add_transfer(w, to, NULL, from, bytes);
+    return FW_OK;
+}
+
+static fw_status copy_to_host_beside(fw_device *device, void *to, const void *from, size_t bytes,
+                                     fw_error *error) {
+    struct wrapped_device *w = self(device);
+    FW_TRY(may_fail(w, error));
+    assert_null(w->record);
+    assert_true(is_pinned(w, to, bytes));
+    memset(to, 0xFF, bytes);
+    add_transfer(w, to, NULL, from, bytes)->beside = from;
     return FW_OK;
 }
 
@@ -415,6 +430,7 @@ static void add_features(struct wrapped_device *w, unsigned features) {
         w->device.allocate_host = allocate_host;
         w->device.release_host = release_host;
         w->device.copy_to_host_async = copy_to_host_async;
+        if (features & WRAP_BESIDE) w->device.copy_to_host_beside = copy_to_host_beside;
         w->device.fence_create = fence_create;
         w->device.fence_destroy = fence_destroy;
         w->device.fence_record = fence_record;

@@ -3,7 +3,8 @@
  *
  * Ops run at once. What copy_to_host_async copies arrives when a fence behind it is waited for, and
  * what copy_from_host read from pinned memory must then still be there: a host that waits too
- * little fails its test. Graphs record ops and play them again. */
+ * little fails its test; so must, in device memory, what copy_to_host_beside reads. Graphs record
+ * ops and play them again. */
 #ifndef TEST_WRAPPED_DEVICE_H
 #define TEST_WRAPPED_DEVICE_H
 
@@ -17,7 +18,8 @@ enum {
     WRAP_CAPTURE = 4,
     WRAP_CAPTURE_REFUSED = 8, /* capture_begin: E_UNSUPPORTED */
     WRAP_CAPTURE_BROKEN = 16, /* capture_end: E_DEVICE, as after a plugin that waits */
-    WRAP_COUNTING = 32        /* nothing is computed, in bfloat16 */
+    WRAP_COUNTING = 32,       /* nothing is computed, in bfloat16 */
+    WRAP_BESIDE = 64          /* with pinned memory: copies beside later work */
 };
 
 struct wrapped_device {

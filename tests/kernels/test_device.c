@@ -134,6 +134,39 @@ static void test_copies_that_do_not_wait(void **state) {
     device->fence_destroy(device, fence);
 }
 
+/* A long copy and, beside it, work on other memory; a fence is behind both. */
+static void test_copies_beside_work(void **state) {
+    (void)state;
+    if (!has_fences() || !has_host_memory() || !FW_HAS(device, copy_to_host_beside)) skip();
+    enum { N = 1 << 20 };
+    fw_error error = {.struct_size = sizeof error};
+    void *fence = NULL, *memory = NULL;
+    must(device->fence_create(device, &fence, &error), &error);
+    must(device->allocate_host(device, 2 * N * sizeof(float), &memory, &error), &error);
+    float *first = memory, *second = first + N;
+    array *a = make_random(N, FW_F32, 1.0), *b = make_poison(N, FW_F32);
+    for (int round = 0; round < 3; round++) {
+        for (int i = 0; i < 2 * N; i++) first[i] = -1.0f;
+        must(device->zero(device, b->memory, N * sizeof(float), &error), &error);
+        must(device->copy_to_host_beside(device, first, a->memory, N * sizeof(float), &error),
+             &error);
+        must(device->copy(device, b->memory, a->memory, N * sizeof(float), &error), &error);
+        must(device->copy_to_host_beside(device, second, b->memory, N * sizeof(float), &error),
+             &error);
+        must(device->fence_record(device, fence, &error), &error);
+        must(device->fence_wait(device, fence, &error), &error);
+        for (int i = 0; i < N; i++) {
+            assert_true((double)first[i] == a->host[i]);
+            assert_true((double)second[i] == a->host[i]);
+        }
+    }
+    must(device->copy_to_host_beside(device, NULL, NULL, 0, &error), &error);
+    assert_int_equal(device->copy_to_host_beside(device, NULL, a->memory, 4, &error),
+                     FW_E_ARGUMENT);
+    device->release_host(device, memory);
+    device->fence_destroy(device, fence);
+}
+
 /* Memory that the caller writes to as soon as copy_from_host is back. */
 static void test_copies_from_any_memory(void **state) {
     (void)state;
@@ -299,6 +332,7 @@ int main(void) {
                                        OP_TEST(test_copies),
                                        OP_TEST(test_fences),
                                        OP_TEST(test_copies_that_do_not_wait),
+                                       OP_TEST(test_copies_beside_work),
                                        OP_TEST(test_copies_from_any_memory),
                                        OP_TEST(test_graphs),
                                        OP_TEST(test_graph_after_a_refusal),

@@ -98,6 +98,13 @@ typedef struct fw_device {
     fw_status (*capture_end)(struct fw_device *device, void **graph, fw_error *error);
     fw_status (*graph_launch)(struct fw_device *device, void *graph, fw_error *error);
     void (*graph_destroy)(struct fw_device *device, void *graph);
+
+    /* Since 0.4, optional. As copy_to_host_async, but on a way of its own: the copy begins when all
+     * that was issued before is done, and what is issued later may be done beside it. So `from`
+     * must stay as it is until a fence recorded behind the call has been waited for. Not while
+     * capturing. E_DEVICE. */
+    fw_status (*copy_to_host_beside)(struct fw_device *device, void *to, const void *from,
+                                     size_t bytes, fw_error *error);
 } fw_device;
 
 /* The vtable of a plugin of kind FW_DEVICE. */

@@ -218,6 +218,7 @@ FW_AT(fw_device, capture_begin, 152);
 FW_AT(fw_device, capture_end, 160);
 FW_AT(fw_device, graph_launch, 168);
 FW_AT(fw_device, graph_destroy, 176);
+FW_AT(fw_device, copy_to_host_beside, 184);
 
 FW_AT(fw_device_driver, struct_size, 0);
 FW_AT(fw_device_driver, reserved, 4);
