@@ -154,7 +154,7 @@ static void bench(const char *id, const stream *text, const char *source) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const ids[] = {"none", "ngram_counts", "ngram"};
+    static const char *const ids[] = {"none", "ngram_counts", "ngram", "tilt"};
     bench_use_thread_clock();
     const size_t n = argc > 2 ? (size_t)strtoull(argv[2], NULL, 10) : 1000000;
     printf("M tokens/s of cache_stream_score, one thread, processor time; two runs, each with a "

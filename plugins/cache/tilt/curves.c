@@ -1,0 +1,142 @@
+/* Methods: reduction by powers of two, then a series; Muller, "Elementary Functions" (2016),
+ * chapters 3 and 11. */
+#include "curves.h"
+
+#include <math.h>
+#include <string.h>
+
+#if defined(__GNUC__) && defined(__x86_64__)
+#define X86 1
+#define FOR_PROCESSOR(features) __attribute__((target(features)))
+#define ALWAYS_INLINE __attribute__((always_inline)) inline
+#else
+#define X86 0
+#define ALWAYS_INLINE inline
+#endif
+
+/* log 2 in two parts; small multiples of the first are exact. */
+static const double LOG2_HIGH = 0x1.62e42fefa2p-1, LOG2_LOW = 0x1.9ef35793c7673p-41;
+
+static ALWAYS_INLINE double from_bits(uint64_t bits) {
+    double value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+static ALWAYS_INLINE uint64_t bits_of(double value) {
+    uint64_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* e^x = 2^k e^r with |r| <= log(2) / 2: adding `shift` rounds to an integer k and leaves it in the
+ * sum's last bits. */
+static ALWAYS_INLINE double exp_of(double x) {
+    const double shift = 0x1.8p52, log2_e = 0x1.71547652b82fep+0;
+    const double shifted = x * log2_e + shift, k = shifted - shift;
+    const double r = (x - k * LOG2_HIGH) - k * LOG2_LOW;
+    double q = 1.0 / 3628800;
+    q = q * r + 1.0 / 362880;
+    q = q * r + 1.0 / 40320;
+    q = q * r + 1.0 / 5040;
+    q = q * r + 1.0 / 720;
+    q = q * r + 1.0 / 120;
+    q = q * r + 1.0 / 24;
+    q = q * r + 1.0 / 6;
+    q = q * r + 0.5;
+    q = q * r + 1.0;
+    q = q * r + 1.0;
+    return q * from_bits((bits_of(shifted) + 1023) << 52);
+}
+
+/* log x = k log 2 + 2 atanh(s), s = (m - 1) / (m + 1), for x = 2^k m with m around 1. */
+static ALWAYS_INLINE double log_of(double x) {
+    const uint64_t root = UINT64_C(0x3fe6a09e667f3bcd), one = UINT64_C(0x3ff0000000000000);
+    const uint64_t offset = bits_of(x) - root + one, exponent = offset >> 52;
+    /* An integer below 2^52 behind the bits of 2^52 is that double. */
+    const double k = from_bits(exponent | UINT64_C(0x4330000000000000)) - (0x1p52 + 1023);
+    const double m = from_bits(bits_of(x) - ((exponent - 1023) << 52));
+    const double s = (m - 1) / (m + 1), z = s * s;
+    double q = 1.0 / 13;
+    q = q * z + 1.0 / 11;
+    q = q * z + 1.0 / 9;
+    q = q * z + 1.0 / 7;
+    q = q * z + 1.0 / 5;
+    q = q * z + 1.0 / 3;
+    q = q * z + 1.0;
+    return k * LOG2_HIGH + (2 * s * q + k * LOG2_LOW);
+}
+
+static ALWAYS_INLINE void log_ratios(uint32_t n, const double *restrict mass,
+                                     const double *restrict p, double share,
+                                     double *restrict ratio) {
+    for (uint32_t i = 0; i < n; i++) {
+        const double floored = p[i] > 0x1p-100 ? p[i] : 0x1p-100;
+        ratio[i] = log_of(1 + mass[i] / (share * floored));
+    }
+}
+
+static ALWAYS_INLINE void gains(uint32_t n, const double *restrict x, double *restrict gain) {
+    for (uint32_t i = 0; i < n; i++) gain[i] = exp_of(x[i]);
+}
+
+static ALWAYS_INLINE void steps(uint32_t n, const double *restrict slope,
+                                const double *restrict seen, double rate, double *restrict step) {
+    for (uint32_t i = 0; i < n; i++)
+        step[i] = rate * slope[i] / sqrt(1 + seen[i] + slope[i] * slope[i]);
+}
+
+enum { BLOCK = 16 };
+
+/* Most blocks hold nothing: they are asked as a whole. */
+static ALWAYS_INLINE uint32_t above(uint32_t n, const double *restrict p, double least,
+                                    uint32_t *restrict indices) {
+    uint32_t found = 0, i = 0;
+    for (; n - i >= BLOCK; i += BLOCK) {
+        uint64_t any = 0;
+        for (uint32_t k = 0; k < BLOCK; k++) any |= p[i + k] > least;
+        for (uint32_t k = 0; any != 0 && k < BLOCK; k++) {
+            indices[found] = i + k;
+            found += p[i + k] > least;
+        }
+    }
+    for (; i < n; i++)
+        if (p[i] > least) indices[found++] = i;
+    return found;
+}
+
+/* The same loops, compiled for one kind of processor. */
+#define CURVES_FOR(name, processor)                                                                \
+    processor static void log_ratios_##name(uint32_t n, const double *mass, const double *p,       \
+                                            double share, double *ratio) {                         \
+        log_ratios(n, mass, p, share, ratio);                                                      \
+    }                                                                                              \
+    processor static void gains_##name(uint32_t n, const double *x, double *gain) {                \
+        gains(n, x, gain);                                                                         \
+    }                                                                                              \
+    processor static void steps_##name(uint32_t n, const double *slope, const double *seen,        \
+                                       double rate, double *step) {                                \
+        steps(n, slope, seen, rate, step);                                                         \
+    }                                                                                              \
+    processor static uint32_t above_##name(uint32_t n, const double *p, double least,              \
+                                           uint32_t *indices) {                                    \
+        return above(n, p, least, indices);                                                        \
+    }                                                                                              \
+    static const curves curves_##name = {log_ratios_##name, gains_##name, steps_##name,            \
+                                         above_##name};
+
+CURVES_FOR(anywhere, )
+#if X86
+CURVES_FOR(avx2, FOR_PROCESSOR("avx2"))
+CURVES_FOR(avx512, FOR_PROCESSOR("avx512f,avx512dq,avx512vl,prefer-vector-width=512"))
+#endif
+
+const curves *curves_here(void) {
+#if X86
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vl"))
+        return &curves_avx512;
+    if (__builtin_cpu_supports("avx2")) return &curves_avx2;
+#endif
+    return &curves_anywhere;
+}

@@ -1,0 +1,25 @@
+/* Exponentials, logarithms and learning steps of many numbers at once. They are made of correctly
+ * rounded additions, products, divisions and roots alone, so every machine gives the same bits
+ * whatever its vectors are; libm's do not promise that. */
+#ifndef TILT_CURVES_H
+#define TILT_CURVES_H
+
+#include <stdint.h>
+
+/* What is done with n numbers, as one kind of processor does it. Arrays must not overlap. */
+typedef struct curves {
+    /* ratio[i] = log(1 + mass[i] / (share * p[i])), p[i] counted as 2^-100 at least; mass >= 0. */
+    void (*log_ratios)(uint32_t n, const double *mass, const double *p, double share,
+                       double *ratio);
+    /* gain[i] = e^x[i] for |x[i]| <= 600, to a relative 1e-12. */
+    void (*gains)(uint32_t n, const double *x, double *gain);
+    /* step[i] = rate * slope[i] / sqrt(1 + seen[i] + slope[i]^2). */
+    void (*steps)(uint32_t n, const double *slope, const double *seen, double rate, double *step);
+    /* Which of n probabilities are above `least`: their indices, in order; returns how many. */
+    uint32_t (*above)(uint32_t n, const double *p, double least, uint32_t *indices);
+} curves;
+
+/* The fastest that this processor can; all agree in every bit. */
+const curves *curves_here(void);
+
+#endif

@@ -1,0 +1,94 @@
+/* The tilt: candidate tokens, and how much more or less likely than the language model says each
+ * is, learned online.
+ *
+ *     p_tilt(v) = p(v) e^s(v) / Z,   s(v) = 0 for tokens that are no candidates,
+ *     Z = 1 + sum over candidates of p(v) (e^s(v) - 1).
+ *
+ * Candidates are the tokens that the n-gram cache lists, and those that the model gives more than
+ * `model_above`. With p_ngram(v) = share p(v) + mass(v), the n-gram cache's own statement,
+ *     s(v) = theta[entropy of the row, length of the match] log(1 + mass(v) / (share p(v)))
+ *          + said[how lately and often the document had v][p(v)]
+ *          + counted[longest context that lists v, its count there][p(v)]
+ *          + sum over orders o of followed[o][p(v)] where v came last time in this document
+ * kept within [-LEAST, MOST] and not below 0 where p(v) < 2^-20. p(v) stands for its power of two.
+ * With theta = 1 and all else 0, where learning starts, p_tilt is p_ngram.
+ *
+ * After the token x is scored, every weight moves down the gradient of -log p_tilt(x), which is
+ * p_tilt(v) - [v = x] times what the weight multiplies, by steps that shrink with the root of the
+ * sum of its squared gradients (AdaGrad; Duchi, Hazan, Singer 2011). Mixing predictions in the
+ * logarithmic domain with weights selected by small contexts comes from PAQ (Mahoney 2005). */
+#ifndef TILT_GAINS_H
+#define TILT_GAINS_H
+
+#include "../blend.h"
+#include "curves.h"
+#include "recent.h"
+
+typedef struct gains_options {
+    double model_above; /* candidates beside the n-gram cache's: above this in the model's row */
+    double trust_rate;  /* size of steps of theta */
+    double rate;        /* size of steps of all other weights */
+} gains_options;
+
+/* A learned weight. */
+typedef struct weight {
+    double value;
+    double seen; /* sum of squared gradients */
+} weight;
+
+/* One array for each thing that is known of a candidate. */
+typedef struct candidates {
+    uint32_t n;
+    uint32_t room;            /* V */
+    uint32_t *tokens;         /* the n-gram cache's first, in its order */
+    double *p;                /* in the model's row */
+    double *mass;             /* of the n-gram cache */
+    double *ratio;            /* log(1 + mass / (share p)) */
+    double *score;            /* s */
+    double *gain;             /* e^s */
+    double *slope;            /* of the loss, by s */
+    double *seen;             /* scratch of a step: what the weight has seen ... */
+    double *step;             /* ... and how far it moves */
+    uint32_t *level;          /* -log2 p */
+    uint32_t *counted, *said; /* which weights */
+} candidates;
+
+typedef struct gains {
+    const fw_host *host;
+    const curves *curves;
+    gains_options options;
+    uint32_t vocabulary;
+    uint32_t max_order;
+    weight *weights; /* theta, said, counted, followed in a row */
+    weight *theta, *said, *counted, *followed;
+    uint32_t *entry; /* V: a candidate's index; stale for others */
+    candidates list;
+    double normaliser; /* Z */
+    weight *trust;     /* the theta in use */
+    struct {
+        weight *weight;
+        uint32_t candidate;
+    } follows[MAX_ORDER];
+    uint32_t n_follows;
+} gains;
+
+/* E_MEMORY. */
+fw_status gains_create(const fw_host *host, const fw_cache_shape *shape, uint32_t max_order,
+                       gains_options options, gains *g, fw_error *error);
+void gains_destroy(gains *g);
+void gains_clear(gains *g);
+
+/* Gather the candidates of a row, given what the n-gram cache (`mixer`) states of it in `stated`, a
+ * mix; list at most `most`. Fills list and normaliser. */
+void gains_state(gains *g, const blend *mixer, const contexts *here, const recent *document,
+                 const fw_row *row, const fw_prediction *stated, uint32_t most);
+
+/* The index of `token` among the candidates, or list.n. */
+uint32_t gains_find(const gains *g, uint32_t token);
+
+/* Learn from the token that came, for which gains_find gave `entry`. */
+void gains_learn(gains *g, uint32_t entry);
+
+uint64_t gains_bytes(const gains *g);
+
+#endif

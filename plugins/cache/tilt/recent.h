@@ -1,0 +1,56 @@
+/* What the document at hand has said so far: where and how often each token came, and which token
+ * followed each context the last time. Words come again in the text that used them, and the counts
+ * of the whole stream do not know where a text begins. */
+#ifndef TILT_RECENT_H
+#define TILT_RECENT_H
+
+#include "../contexts.h"
+
+enum {
+    RECENT_DISTANCES = 6, /* below 8, 32, 128, 512, 2048 tokens ago, or more */
+    RECENT_COUNTS = 5,    /* 1, 2, 4, 8 or 20 times at least */
+    RECENT_EARLIER = RECENT_DISTANCES * RECENT_COUNTS, /* an earlier document had the token */
+    RECENT_NEVER,
+    RECENT_CLASSES
+};
+
+/* A token's last place in the stream, and how often the last document with it had it. */
+typedef struct token_use {
+    uint32_t after; /* 1 + its position; 0: never seen */
+    uint32_t count;
+} token_use;
+
+typedef struct context_use {
+    uint32_t node;  /* the context, as the trie names it */
+    uint32_t after; /* 1 + position of the token that followed it */
+    uint32_t token;
+} context_use;
+
+typedef struct recent {
+    const fw_host *host;
+    uint32_t vocabulary;
+    const uint8_t *boundary; /* V: does the token start a document; NULL: none does */
+    token_use *tokens;       /* V */
+    context_use *contexts;   /* one place for all contexts of the same hash: the last one stays */
+    uint32_t position;       /* tokens seen, modulo 2^32 */
+    uint32_t begin;          /* position of the document's first token */
+} recent;
+
+/* E_MEMORY. */
+fw_status recent_create(const fw_host *host, const fw_cache_shape *shape, recent *here,
+                        fw_error *error);
+void recent_destroy(recent *here);
+void recent_clear(recent *here);
+
+/* Which of RECENT_CLASSES the token belongs to. */
+uint32_t recent_class(const recent *here, uint32_t token);
+
+/* The token that followed the context `node` the last time in this document, if it is known. */
+bool recent_follower(const recent *here, uint32_t node, uint32_t *token);
+
+/* `token` comes now, after the contexts in which `now` stands. */
+void recent_advance(recent *here, const contexts *now, uint32_t token);
+
+uint64_t recent_bytes(const recent *here);
+
+#endif

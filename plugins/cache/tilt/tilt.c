@@ -1,0 +1,266 @@
+/* The tilt cache: a hedge over three experts,
+ *     p'(v) = h_model p(v) + h_ngram p_ngram(v) + h_tilt p_tilt(v),
+ * the language model, the n-gram cache's statement (blend.h) and the tilt (gains.h), stated as a
+ * mix whose masses may be negative. After each token x the weights h are those of fixed share
+ * (Herbster and Warmuth 1998): h_k <- (1 - switching) h_k p_k(x) / p'(x) + switching / 3, so over
+ * any stream the cost exceeds that of the best expert by at most about log2(3) bits plus 1.44
+ * switching bits a token. */
+#include "gains.h"
+
+enum { EXPERTS = 3 };
+
+typedef struct tilt {
+    const fw_host *host;
+    uint32_t vocabulary;
+    uint32_t max_entries;
+    double switching;
+    contexts here;
+    recent document;
+    blend mixer;
+    gains tilted;
+    double hedge[EXPERTS]; /* model, n-gram cache, tilt */
+    double ngram_share; /* what the n-gram cache leaves to the model, in the pending prediction */
+    bool pending;       /* a prediction awaits its token */
+} tilt;
+
+enum {
+    PARAM_MAX_ORDER,
+    PARAM_MIN_ORDER,
+    PARAM_MIN_COUNT,
+    PARAM_DISCOUNT,
+    PARAM_MAX_FOLLOWERS,
+    PARAM_MATCH_LENGTH,
+    PARAM_STOP,
+    PARAM_EXCLUSION,
+    PARAM_MEMORY_MB,
+    PARAM_WEIGHT,
+    PARAM_WINDOW,
+    PARAM_MODEL_ABOVE,
+    PARAM_TRUST_RATE,
+    PARAM_RATE,
+    PARAM_SWITCHING
+};
+
+static const fw_param tilt_params[] = {
+    FW_PARAM_RANGE(FW_PARAM_INT, "max_order", "0", 0, MAX_ORDER, "tokens",
+                   "longest context with counts; 0: 6 for vocabularies up to 512, else 4"),
+    FW_PARAM_RANGE(FW_PARAM_INT, "min_order", "1", 1, MAX_ORDER, "tokens",
+                   "shortest context that is asked"),
+    FW_PARAM_RANGE(FW_PARAM_INT, "min_count", "1", 1, 1e9, "tokens",
+                   "a context is asked once it has counted this many"),
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "discount", "0.2", 0, 0.99, "counts",
+                   "taken off each follower's count"),
+    FW_PARAM_RANGE(FW_PARAM_INT, "max_followers", "24", 1, 65536, "tokens",
+                   "a context lists its most frequent followers, at most so many"),
+    FW_PARAM_RANGE(FW_PARAM_INT, "match_length", "32", 0, MAX_MATCH, "tokens",
+                   "repeats are told apart by length up to this; 0: ignore repeats"),
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "stop", "0.01", 0, 1, "",
+                   "shorter contexts are not asked once less than this share is left"),
+    FW_PARAM_PLAIN(FW_PARAM_BOOL, "exclusion", "yes",
+                   "count a token only down to the longest context that knew it"),
+    FW_PARAM_RANGE(FW_PARAM_INT, "memory_mb", "2048", 4, 65536, "MiB",
+                   "no new contexts beyond this; known ones are still counted"),
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "weight", "0.2", 1e-5, 0.99, "",
+                   "where the n-gram cache's weight of each kind of context starts"),
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "window", "64", 2, 1e9, "tokens",
+                   "uses of a kind of context over which such a weight averages"),
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "model_above", "0.004", 0, 1, "",
+                   "tokens that the model gives more than this are candidates, too; 1: none"),
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "trust_rate", "0.05", 0, 10, "",
+                   "learning rate of the trust in the n-gram cache"),
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "rate", "0.05", 0, 10, "", "learning rate of all other gains"),
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "switching", "1e-4", 1e-5, 0.5, "",
+                   "share of the hedge's weight that is spread evenly after each token"),
+};
+
+/* What is left of the memory for contexts must hold a few pages of the trie. */
+static const uint64_t LEAST_CONTEXT_BYTES = UINT64_C(3) << 20;
+
+/* ---- making ---- */
+
+static void destroy(void *self) {
+    tilt *cache = self;
+    if (cache == NULL) return;
+    gains_destroy(&cache->tilted);
+    blend_destroy(&cache->mixer);
+    recent_destroy(&cache->document);
+    contexts_destroy(&cache->here);
+    cache->host->release(cache->host, cache);
+}
+
+static fw_status check_shape(const fw_cache_shape *shape, const fw_value *values,
+                             uint32_t max_order, fw_error *error) {
+    if (shape->vocabulary == 0 || shape->vocabulary > 65536)
+        return fw_fail(error, FW_E_UNSUPPORTED,
+                       "the tilt cache is made for 1 to 65536 tokens, not %u", shape->vocabulary);
+    if (values[PARAM_MIN_ORDER].integer > max_order)
+        return fw_fail(error, FW_E_CONFIG, "min_order %lld is above max_order %u",
+                       (long long)values[PARAM_MIN_ORDER].integer, max_order);
+    return FW_OK;
+}
+
+static uint64_t bytes_without_contexts(const tilt *cache) {
+    return sizeof *cache + recent_bytes(&cache->document) + blend_bytes(&cache->mixer) +
+           gains_bytes(&cache->tilted);
+}
+
+static fw_status build(tilt *cache, const fw_value *values, const fw_cache_shape *shape,
+                       uint32_t max_order, fw_error *error) {
+    const fw_host *host = cache->host;
+    const blend_options blending = {.learn = true,
+                                    .min_order = (uint32_t)values[PARAM_MIN_ORDER].integer,
+                                    .min_count = (uint32_t)values[PARAM_MIN_COUNT].integer,
+                                    .max_followers = (uint32_t)values[PARAM_MAX_FOLLOWERS].integer,
+                                    .match_length = (uint32_t)values[PARAM_MATCH_LENGTH].integer,
+                                    .stop = values[PARAM_STOP].real,
+                                    .discount = values[PARAM_DISCOUNT].real,
+                                    .weight = values[PARAM_WEIGHT].real,
+                                    .window = values[PARAM_WINDOW].real};
+    const gains_options gaining = {.model_above = values[PARAM_MODEL_ABOVE].real,
+                                   .trust_rate = values[PARAM_TRUST_RATE].real,
+                                   .rate = values[PARAM_RATE].real};
+    FW_TRY(recent_create(host, shape, &cache->document, error));
+    FW_TRY(blend_create(host, shape, max_order, blending, &cache->mixer, error));
+    FW_TRY(gains_create(host, shape, max_order, gaining, &cache->tilted, error));
+    const uint64_t memory = (uint64_t)values[PARAM_MEMORY_MB].integer << 20;
+    const uint64_t taken = bytes_without_contexts(cache);
+    if (memory < taken + LEAST_CONTEXT_BYTES)
+        return fw_fail(error, FW_E_CONFIG,
+                       "memory_mb = %lld leaves no room for contexts; %llu will do",
+                       (long long)values[PARAM_MEMORY_MB].integer,
+                       (unsigned long long)((taken + LEAST_CONTEXT_BYTES) >> 20) + 1);
+    return contexts_create(host, shape, max_order, values[PARAM_EXCLUSION].integer != 0,
+                           memory - taken, &cache->here, error);
+}
+
+static fw_status begin(void *self, fw_error *error) {
+    (void)error;
+    tilt *cache = self;
+    contexts_clear(&cache->here);
+    recent_clear(&cache->document);
+    blend_clear(&cache->mixer);
+    gains_clear(&cache->tilted);
+    for (uint32_t k = 0; k < EXPERTS; k++) cache->hedge[k] = 1.0 / EXPERTS;
+    cache->pending = false;
+    return FW_OK;
+}
+
+static fw_status create(const fw_host *host, const fw_value *values, const fw_cache_shape *shape,
+                        void **self, fw_error *error) {
+    uint32_t max_order = (uint32_t)values[PARAM_MAX_ORDER].integer;
+    if (max_order == 0) max_order = shape->vocabulary <= 512 ? 6 : 4;
+    FW_TRY(check_shape(shape, values, max_order, error));
+    tilt *cache = host->allocate(host, sizeof *cache);
+    if (cache == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for a tilt cache");
+    *cache = (tilt){.host = host,
+                    .vocabulary = shape->vocabulary,
+                    .max_entries = shape->max_entries,
+                    .switching = values[PARAM_SWITCHING].real,
+                    .here = {.host = host},
+                    .document = {.host = host},
+                    .mixer = {.host = host},
+                    .tilted = {.host = host}};
+    fw_status status = build(cache, values, shape, max_order, error);
+    if (status == FW_OK) status = begin(cache, error);
+    if (status != FW_OK) {
+        destroy(cache);
+        return status;
+    }
+    *self = cache;
+    return FW_OK;
+}
+
+/* ---- the protocol ---- */
+
+/* Blend the three experts into the n-gram cache's prediction. */
+static void state_hedge(const tilt *cache, fw_prediction *prediction) {
+    const candidates *list = &cache->tilted.list;
+    const double model = cache->hedge[0], ngram = cache->hedge[1];
+    const double tilted = cache->hedge[2] / cache->tilted.normaliser;
+    for (uint32_t i = 0; i < list->n; i++) {
+        prediction->tokens[i] = list->tokens[i];
+        prediction->values[i] = ngram * list->mass[i] + tilted * list->p[i] * (list->gain[i] - 1);
+    }
+    prediction->n = list->n;
+    prediction->lm_weight = model + ngram * cache->ngram_share + tilted;
+}
+
+static fw_status predict(void *self, const fw_row *row, fw_prediction *prediction,
+                         fw_error *error) {
+    tilt *cache = self;
+    if (row->vocabulary != cache->vocabulary)
+        return fw_fail(error, FW_E_SHAPE, "the row at position %llu has %u tokens instead of %u",
+                       (unsigned long long)row->position, row->vocabulary, cache->vocabulary);
+    blend_predict(&cache->mixer, &cache->here, row, prediction);
+    cache->ngram_share = prediction->lm_weight;
+    gains_state(&cache->tilted, &cache->mixer, &cache->here, &cache->document, row, prediction,
+                cache->max_entries);
+    state_hedge(cache, prediction);
+    cache->pending = true;
+    return FW_OK;
+}
+
+/* Weigh the experts by what each gave the token, and let the tilt learn. */
+static void learn(tilt *cache, uint32_t token) {
+    if (!cache->pending) return;
+    cache->pending = false;
+    const candidates *list = &cache->tilted.list;
+    const uint32_t entry = gains_find(&cache->tilted, token);
+    const bool listed = entry < list->n;
+    const double p = cache->mixer.row[token], gain = listed ? list->gain[entry] : 1;
+    const double given[EXPERTS] = {p, cache->ngram_share * p + (listed ? list->mass[entry] : 0),
+                                   p * gain / cache->tilted.normaliser};
+    double all = 0;
+    for (uint32_t k = 0; k < EXPERTS; k++) all += cache->hedge[k] * given[k];
+    if (!(all > 0)) return;
+    const double kept = (1 - cache->switching) / all, even = cache->switching / EXPERTS;
+    for (uint32_t k = 0; k < EXPERTS; k++)
+        cache->hedge[k] = cache->hedge[k] * given[k] * kept + even;
+    gains_learn(&cache->tilted, entry);
+}
+
+static fw_status update(void *self, const uint32_t *tokens, uint64_t n, fw_error *error) {
+    tilt *cache = self;
+    for (uint64_t i = 0; i < n; i++)
+        if (tokens[i] >= cache->vocabulary)
+            return fw_fail(error, FW_E_RANGE, "token %u, number %llu of an update, is not below %u",
+                           tokens[i], (unsigned long long)i, cache->vocabulary);
+    for (uint64_t i = 0; i < n; i++) {
+        learn(cache, tokens[i]);
+        contexts_find(&cache->here, tokens[i]);
+        blend_learn(&cache->mixer, &cache->here, tokens[i]);
+        recent_advance(&cache->document, &cache->here, tokens[i]);
+        contexts_advance(&cache->here, tokens[i]);
+    }
+    return FW_OK;
+}
+
+static uint64_t memory_bytes(void *self) {
+    const tilt *cache = self;
+    return bytes_without_contexts(cache) + contexts_bytes(&cache->here);
+}
+
+static const fw_cache tilt_cache = {.struct_size = sizeof tilt_cache,
+                                    .update_every = 1,
+                                    .needs_entropy = 1,
+                                    .create = create,
+                                    .destroy = destroy,
+                                    .begin = begin,
+                                    .predict = predict,
+                                    .update = update,
+                                    .memory_bytes = memory_bytes};
+
+static const fw_plugin tilt_plugin = {
+    .struct_size = sizeof tilt_plugin,
+    .kind = FW_CACHE,
+    .id = "tilt",
+    .version = "1.0.0",
+    .summary = "learned gains on repeats and what the document said, hedged with ngram and model",
+    .vendor = "Fairway",
+    .license = "MIT",
+    .devices = FW_CPU,
+    .n_params = sizeof tilt_params / sizeof *tilt_params,
+    .params = tilt_params,
+    .vtable = &tilt_cache};
+
+FW_DEFINE_MODULE(&tilt_plugin);
