@@ -291,6 +291,33 @@ fw_status cache_stream_score(struct cache_stream *s, const fw_row *row, uint32_t
 
 bool cache_stream_left_alone(const struct cache_stream *s) { return s->left_alone; }
 
+static fw_status state_all(struct cache_stream *s, const fw_row *row, double *probabilities,
+                           fw_error *error) {
+    fw_prediction stated;
+    FW_TRY(ask(s, row, &stated, error));
+    if (stated.form == FW_PREDICT_UNVERIFIED)
+        return fw_fail(error, FW_E_PROTOCOL,
+                       "position %" PRIu64 ": it states no distribution over the vocabulary",
+                       row->position);
+    return prediction_full(s->buffers, row, &stated, probabilities, error);
+}
+
+fw_status cache_stream_distribution(struct cache_stream *s, const fw_row *row,
+                                    double *probabilities, fw_error *error) {
+    fw_error why;
+    clear(&why);
+    const fw_status status = state_all(s, row, probabilities, &why);
+    return failed(s, status, &why, error);
+}
+
+fw_status cache_stream_tell(struct cache_stream *s, uint64_t position, uint32_t token,
+                            fw_error *error) {
+    fw_error why;
+    clear(&why);
+    const fw_status status = tell(s, position, token, &why);
+    return failed(s, status, &why, error);
+}
+
 fw_status cache_stream_end_window(struct cache_stream *s, fw_error *error) {
     if (s->update_every != FW_UPDATE_EVERY_WINDOW || s->n_pending == 0) return FW_OK;
     fw_error why;

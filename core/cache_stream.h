@@ -50,6 +50,14 @@ fw_status cache_stream_score(struct cache_stream *stream, const fw_row *row, uin
 /* Whether the target scored last has the probability that the model's row gives it. */
 bool cache_stream_left_alone(const struct cache_stream *stream);
 
+/* The two halves of cache_stream_score for whoever learns the target in between: the whole
+ * distribution (V probabilities), bit for bit what is scored of each target, E_PROTOCOL for the
+ * unverified form; then the token that came. */
+fw_status cache_stream_distribution(struct cache_stream *stream, const fw_row *row,
+                                    double *probabilities, fw_error *error);
+fw_status cache_stream_tell(struct cache_stream *stream, uint64_t position, uint32_t token,
+                            fw_error *error);
+
 /* All of a window's positions are scored: what FW_UPDATE_EVERY_WINDOW waits for. */
 fw_status cache_stream_end_window(struct cache_stream *stream, fw_error *error);
 
