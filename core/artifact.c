@@ -197,6 +197,7 @@ static fw_status parse(const uint8_t *data, size_t size, struct artifact *artifa
     memcpy(artifact->payload, data + reader.offset, payload);
     artifact->payload_bytes = payload;
     artifact->file_bytes = size;
+    sha256_bytes(data, size, artifact->sha256);
     return FW_OK;
 }
 

@@ -24,7 +24,8 @@ struct artifact {
     fw_stream *streams; /* data is NULL */
     uint8_t *payload;
     size_t payload_bytes;
-    size_t file_bytes; /* size of the whole file, once written or read */
+    size_t file_bytes;  /* size of the whole file, once written or read */
+    uint8_t sha256[32]; /* of the whole file, once read */
 };
 
 void artifact_free(struct artifact *artifact); /* what the fields own; the struct is the caller's */

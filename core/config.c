@@ -163,10 +163,10 @@ static fw_status resolve_core(struct config *config, fw_error *error) {
 }
 
 /* What decides the results, see config_text. */
-static fw_status hash_text(const struct config *config, enum config_purpose purpose, char hex[65],
-                           fw_error *error) {
+static fw_status hash_text(const struct config *config, const char *const *sections,
+                           enum config_purpose purpose, char hex[65], fw_error *error) {
     char *text = NULL;
-    FW_TRY(config_write(config, NULL, purpose, &text, error));
+    FW_TRY(config_write(config, sections, purpose, &text, error));
     uint8_t hash[32];
     sha256_bytes(text, strlen(text), hash);
     sha256_hex(hash, hex);
@@ -176,8 +176,13 @@ static fw_status hash_text(const struct config *config, enum config_purpose purp
 
 static fw_status hash_experiment(struct config *config, fw_error *error) {
     struct experiment *experiment = &config->experiment;
-    FW_TRY(hash_text(config, CONFIG_FOR_HASH, experiment->hash, error));
-    return hash_text(config, CONFIG_FOR_SEEDLESS_HASH, experiment->seedless_hash, error);
+    FW_TRY(hash_text(config, NULL, CONFIG_FOR_HASH, experiment->hash, error));
+    return hash_text(config, NULL, CONFIG_FOR_SEEDLESS_HASH, experiment->seedless_hash, error);
+}
+
+fw_status config_sections_hash(const struct config *config, const char *const *sections,
+                               char hex[65], fw_error *error) {
+    return hash_text(config, sections, CONFIG_FOR_HASH, hex, error);
 }
 
 fw_status config_resolve(struct config *config, struct registry *registry, uint32_t bind,

@@ -141,6 +141,10 @@ fw_status config_resolve(struct config *config, struct registry *registry, uint3
 fw_status config_text(const struct config *config, const char *const *sections, char **text,
                       fw_error *error);
 
+/* SHA-256 of these sections in the form that experiment.hash is of. E_MEMORY. */
+fw_status config_sections_hash(const struct config *config, const char *const *sections,
+                               char hex[65], fw_error *error);
+
 /* The part that an artifact carries, in the same form: [model] [attention] [quantize] [compress]
  * [cache] [counterpart], data.sequence, and [eval] without the keys that limit how much is scored.
  * Plugins are written as ids, so that the file holds no path. E_CONFIG: a plugin's key holds one.

@@ -301,7 +301,7 @@ void host_destroy(struct host *host) {
 const fw_host *host_table(struct host *host) { return &host->table; }
 
 /* A device plugin with several devices has a parameter `ordinal`; others offer the first. */
-static int32_t ordinal_of(const struct plugin_choice *choice) {
+int32_t host_device_ordinal(const struct plugin_choice *choice) {
     const fw_plugin *plugin = choice->entry->plugin;
     for (uint32_t i = 0; i < plugin->n_params; i++) {
         const fw_param *param = param_at(plugin->params, i);
@@ -346,7 +346,8 @@ fw_status host_open_device(struct host *host, const struct plugin_choice *choice
                        "there is no %s device%s%.600s; run.device = auto takes what is there",
                        choice->entry->plugin->id, why.message[0] != '\0' ? ": " : "", why.message);
     fw_device *device = NULL;
-    status = driver->create(&host->table, choice->values, ordinal_of(choice), &device, &why);
+    status =
+        driver->create(&host->table, choice->values, host_device_ordinal(choice), &device, &why);
     if (status != FW_OK) return choice_fail(choice, status, why.message, error);
     status = check_device(device, choice->entry->plugin->id, error);
     if (status != FW_OK) {

@@ -28,6 +28,9 @@ const fw_host *host_table(struct host *host);
  * E_UNSUPPORTED: what the plugin made lacks a member that every device has. */
 fw_status host_open_device(struct host *host, const struct plugin_choice *choice, fw_error *error);
 
+/* Which of its devices a bound device plugin is to open: its key `ordinal`, else 0. */
+int32_t host_device_ordinal(const struct plugin_choice *choice);
+
 /* Call visit(argument, entry) for each plugin that another plugin had instantiated so far, once
  * each, in order of first use: they are part of the run as much as those that the INI names. */
 /* Call visit(argument, name, size) for each effect that a plugin stated so far, in order of first

@@ -9,11 +9,16 @@
 #include <linux/landlock.h>
 #include <sched.h>
 #include <seccomp.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <ucontext.h>
 #include <unistd.h>
 
 /* ---- privileges ---- */
@@ -58,6 +63,49 @@ static void limit_files(const char *const *readable) {
         allow_reading(ruleset, readable[i]);
     (void)syscall(SYS_landlock_restrict_self, ruleset, 0);
     (void)close(ruleset);
+}
+
+/* ---- refusals ---- */
+
+enum { MOST_CALLS = 1024 };
+static atomic_uint refused[MOST_CALLS]; /* times, by number */
+static bool noting;
+
+/* Instead of the refused call: note it, and have it return EPERM. */
+static void note_refusal(int signal, siginfo_t *info, void *context) {
+    ucontext_t *interrupted = context;
+    (void)signal;
+    const int call = info->si_syscall;
+    if (call >= 0 && call < MOST_CALLS) (void)atomic_fetch_add(&refused[call], 1);
+#if defined(__x86_64__)
+    interrupted->uc_mcontext.gregs[REG_RAX] = -EPERM;
+#elif defined(__aarch64__)
+    interrupted->uc_mcontext.regs[0] = (unsigned long long)-EPERM;
+#else
+    (void)interrupted;
+#endif
+}
+
+void jail_note_refusals(void) {
+#if defined(__x86_64__) || defined(__aarch64__)
+    struct sigaction action = {.sa_sigaction = note_refusal, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    noting = sigaction(SIGSYS, &action, NULL) == 0;
+#endif
+}
+
+const char *jail_refusals(char *out, size_t size) {
+    size_t n = 0;
+    out[0] = '\0';
+    for (int i = 0; i < MOST_CALLS && n < size; i++) {
+        const unsigned times = atomic_load(&refused[i]);
+        if (times == 0) continue;
+        char *name = seccomp_syscall_resolve_num_arch(SCMP_ARCH_NATIVE, i);
+        n += (size_t)snprintf(out + n, size - n, "%s%s", n > 0 ? ", " : "",
+                              name != NULL ? name : "an unknown call");
+        if (times > 1 && n < size) n += (size_t)snprintf(out + n, size - n, " (%u times)", times);
+        free(name);
+    }
+    return out;
 }
 
 /* ---- system calls ---- */
@@ -135,7 +183,8 @@ static int limit_calls(scmp_filter_ctx filter, enum jail jail) {
 fw_status jail_enter(enum jail jail, const char *const *readable, fw_error *error) {
     FW_TRY(drop_privileges(error));
     limit_files(readable);
-    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+    const bool noted = jail == JAIL_SEALED && noting;
+    scmp_filter_ctx filter = seccomp_init(noted ? SCMP_ACT_TRAP : SCMP_ACT_ERRNO(EPERM));
     if (filter == NULL) return fw_fail(error, FW_E_MEMORY, "no jail: no memory for a filter");
     const int result = limit_calls(filter, jail);
     seccomp_release(filter);

@@ -22,4 +22,12 @@ enum jail {
  * E_UNSUPPORTED when the kernel refuses seccomp. */
 fw_status jail_enter(enum jail jail, const char *const *readable, fw_error *error);
 
+/* Before jail_enter(JAIL_SEALED): have calls that it refuses noted, for messages. They fail with
+ * EPERM all the same; but a thread that blocks SIGSYS is ended by one, so this is not for processes
+ * whose libraries do that. Does nothing where it is not known how. */
+void jail_note_refusals(void);
+
+/* "openat (3 times), socket": what was refused so far, "" when nothing was. Returns `out`. */
+const char *jail_refusals(char *out, size_t size);
+
 #endif

@@ -77,3 +77,37 @@ fw_status tokenize_document(const fw_tokenizer *tokenizer, void *self, const cha
     buffer->n += first + n;
     return FW_OK;
 }
+
+static fw_status detokenize_document(const fw_tokenizer *tokenizer, void *self,
+                                     const uint16_t *tokens, size_t n, struct bytes *text,
+                                     fw_error *error) {
+    size_t bytes = 8 * n + 64;
+    char *buffer = malloc(bytes);
+    fw_status status = FW_E_BUFFER;
+    for (int attempt = 0; buffer != NULL && status == FW_E_BUFFER && attempt < 2; attempt++) {
+        if (attempt > 0) {
+            char *larger = realloc(buffer, bytes + 1);
+            if (larger == NULL) break;
+            buffer = larger;
+        }
+        status = tokenizer->decode(self, tokens, n, buffer, &bytes, error);
+    }
+    if (status == FW_OK) bytes_put(text, buffer, bytes);
+    free(buffer);
+    return status == FW_E_BUFFER || text->failed
+               ? fw_fail(error, FW_E_MEMORY, "no memory for the text of %zu tokens", n)
+               : status;
+}
+
+fw_status detokenize(const fw_tokenizer *tokenizer, void *self, const uint16_t *tokens, size_t n,
+                     struct bytes *text, fw_error *error) {
+    const int64_t begin = tokenizer->begin_token(self);
+    for (size_t from = 0, to; from < n; from = to) {
+        to = from + 1;
+        while (to < n && tokens[to] != begin) to++;
+        const size_t skipped = tokens[from] == begin ? 1 : 0;
+        FW_TRY(detokenize_document(tokenizer, self, tokens + from + skipped, to - from - skipped,
+                                   text, error));
+    }
+    return FW_OK;
+}

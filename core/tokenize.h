@@ -4,6 +4,8 @@
 
 #include <fairway/tokenizer.h>
 
+#include "bytes.h"
+
 struct host;
 struct plugin_choice;
 
@@ -24,5 +26,10 @@ struct token_buffer {
  * before then. */
 fw_status tokenize_document(const fw_tokenizer *tokenizer, void *self, const char *text,
                             size_t bytes, struct token_buffer *buffer, fw_error *error);
+
+/* Text of tokens, appended to `text`: each document by itself, without its begin token. E_MEMORY;
+ * else what decode() returns. */
+fw_status detokenize(const fw_tokenizer *tokenizer, void *self, const uint16_t *tokens, size_t n,
+                     struct bytes *text, fw_error *error);
 
 #endif

@@ -1,0 +1,303 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* memfd_create, close_range, pipe2 */
+#endif
+#include "prove_process.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "clock.h"
+
+/* ---- environment ---- */
+
+extern char **environ;
+
+static bool is_passed_on(const char *variable) {
+    static const char *const prefixes[] = {
+        "PATH=",     "HOME=", "LANG=",  "LC_",     "LD_LIBRARY_PATH=", "OMP_",    "GOMP_",
+        "OPENBLAS_", "CUDA_", "CUBLAS", "NVIDIA_", "FAIRWAY_",         "MALLOC_", "UBSAN_OPTIONS="};
+    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
+        if (strncmp(variable, prefixes[i], strlen(prefixes[i])) == 0) return true;
+    return false;
+}
+
+/* Looking for leaks takes system calls that no jail allows. */
+static const char leaks_off[] = "ASAN_OPTIONS=detect_leaks=0";
+
+fw_status prove_environment_take(struct prove_environment *environment, fw_error *error) {
+    size_t n = 0, kept = 0;
+    while (environ != NULL && environ[n] != NULL) n++;
+    environment->variables = calloc(n + 2, sizeof *environment->variables);
+    if (environment->variables == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory");
+    for (size_t i = 0; i <= n; i++) {
+        const char *variable = i < n ? environ[i] : leaks_off;
+        if (i < n && !is_passed_on(variable)) continue;
+        environment->variables[kept] = strdup(variable);
+        if (environment->variables[kept++] == NULL)
+            return fw_fail(error, FW_E_MEMORY, "out of memory");
+    }
+    return FW_OK;
+}
+
+void prove_environment_free(struct prove_environment *environment) {
+    for (size_t i = 0; environment->variables != NULL && environment->variables[i] != NULL; i++)
+        free(environment->variables[i]);
+    free(environment->variables);
+    environment->variables = NULL;
+}
+
+/* ---- starting ---- */
+
+static fw_status failed(const char *what, fw_error *error) {
+    return fw_fail(error, FW_E_IO, "the decoder process: %s: %s", what, strerror(errno));
+}
+
+static fw_status put_in_memory(const uint8_t *data, size_t size, int *descriptor, fw_error *error) {
+    const int made = memfd_create("proof", MFD_CLOEXEC);
+    if (made < 0) return failed("memfd_create", error);
+    for (size_t at = 0; at < size;) {
+        const ssize_t n = write(made, data + at, size - at);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            (void)close(made);
+            return failed("write", error);
+        }
+        at += (size_t)n;
+    }
+    (void)lseek(made, 0, SEEK_SET);
+    *descriptor = made;
+    return FW_OK;
+}
+
+/* In the child, until exec: only calls that are safe behind a fork of a program with threads. The
+ * descriptors first move out of each other's way. */
+static _Noreturn void become_decoder(const struct prove_order *order, int proof, int results) {
+    const int above = 64;
+    const int moved[] = {fcntl(order->artifact, F_DUPFD, above), fcntl(proof, F_DUPFD, above),
+                         fcntl(results, F_DUPFD, above)};
+    const int null = open("/dev/null", O_RDWR);
+    if (moved[0] < 0 || moved[1] < 0 || moved[2] < 0 || null < 0) _exit(126);
+    for (int i = 0; i < 3; i++)
+        if (dup2(moved[i], PROVE_ARTIFACT + i) < 0) _exit(126);
+    for (int i = 0; i < 3; i++) {
+#if defined(__SANITIZE_ADDRESS__)
+        if (i == STDERR_FILENO) continue; /* for the sanitizer's reports */
+#endif
+        if (dup2(null, i) < 0) _exit(126);
+    }
+    if (close_range(PROVE_RESULTS + 1, ~0u, 0) != 0) _exit(126);
+    (void)execve("/proc/self/exe", order->arguments, order->environment->variables);
+    _exit(127);
+}
+
+static fw_status start(const struct prove_order *order, pid_t *process, int *results,
+                       fw_error *error) {
+    int proof = -1, ends[2];
+    FW_TRY(put_in_memory(order->proof, order->proof_bytes, &proof, error));
+    if (pipe2(ends, O_CLOEXEC) != 0) {
+        (void)close(proof);
+        return failed("pipe", error);
+    }
+    const pid_t made = fork();
+    if (made == 0) become_decoder(order, proof, ends[1]);
+    (void)close(proof);
+    (void)close(ends[1]);
+    if (made < 0) {
+        (void)close(ends[0]);
+        return failed("fork", error);
+    }
+    *process = made;
+    *results = ends[0];
+    return FW_OK;
+}
+
+/* ---- listening ---- */
+
+struct listening {
+    const struct prove_order *order;
+    struct prove_outcome *outcome;
+    struct bytes buffer; /* what came and was not understood yet */
+    size_t most_text;
+    double begin;
+    bool ended; /* the last word was said */
+};
+
+static fw_status nonsense(const char *what, fw_error *error) {
+    return fw_fail(error, FW_E_PROTOCOL, "the decoder process sends %s", what);
+}
+
+static void keep_text(char *to, size_t size, const uint8_t *data, size_t n) {
+    if (n >= size) n = size - 1;
+    for (size_t i = 0; i < n; i++) to[i] = data[i] >= ' ' && data[i] < 127 ? (char)data[i] : '?';
+    to[n] = '\0';
+}
+
+static fw_status keep_tokens(struct listening *l, const uint8_t *data, size_t size,
+                             fw_error *error) {
+    struct prove_outcome *outcome = l->outcome;
+    if (size % 2 != 0 || size / 2 > l->order->tokens - outcome->n_tokens)
+        return nonsense("more tokens than the proof has", error);
+    for (size_t i = 0; i < size; i += 2)
+        outcome->tokens[outcome->n_tokens++] = (uint16_t)(data[i] | data[i + 1] << 8);
+    progress_work(l->order->progress, "decode", (double)outcome->n_tokens, (double)l->order->tokens,
+                  "tokens", l->begin);
+    return FW_OK;
+}
+
+static fw_status its_failure(struct listening *l, const uint8_t *data, size_t size,
+                             fw_error *error) {
+    char why[900];
+    if (size < 4) return nonsense("a failure without a status", error);
+    const uint32_t status = data[0] | data[1] << 8;
+    keep_text(why, sizeof why, data + 4, size - 4);
+    l->ended = true;
+    return fw_fail(error, status > 0 && status < 100 ? (fw_status)status : FW_E_PROTOCOL, "%s",
+                   why);
+}
+
+static fw_status understand(struct listening *l, uint8_t kind, const uint8_t *data, size_t size,
+                            fw_error *error) {
+    struct prove_outcome *outcome = l->outcome;
+    switch (kind) {
+    case PROVE_SEALED: keep_text(outcome->jail, sizeof outcome->jail, data, size); return FW_OK;
+    case PROVE_REFUSED:
+        keep_text(outcome->refused, sizeof outcome->refused, data, size);
+        return FW_OK;
+    case PROVE_TOKENS: return keep_tokens(l, data, size, error);
+    case PROVE_TEXT:
+        if (size > l->most_text - outcome->text.size)
+            return nonsense("more text than its tokens can stand for", error);
+        bytes_put(&outcome->text, data, size);
+        return outcome->text.failed ? fw_fail(error, FW_E_MEMORY, "no memory for the text") : FW_OK;
+    case PROVE_FAILED: return its_failure(l, data, size, error);
+    case PROVE_DONE: l->ended = true; return FW_OK;
+    default: return nonsense("a message of an unknown kind", error);
+    }
+}
+
+/* All messages that are complete. */
+static fw_status read_messages(struct listening *l, fw_error *error) {
+    size_t at = 0;
+    fw_status status = FW_OK;
+    while (status == FW_OK && !l->ended && l->buffer.size - at >= 5) {
+        const uint8_t *head = l->buffer.data + at;
+        const size_t size = head[1] | head[2] << 8 | head[3] << 16 | (size_t)head[4] << 24;
+        if (size > PROVE_MOST_MESSAGE) return nonsense("a message that is too long", error);
+        if (l->buffer.size - at - 5 < size) break;
+        status = understand(l, head[0], head + 5, size, error);
+        at += 5 + size;
+    }
+    memmove(l->buffer.data, l->buffer.data + at, l->buffer.size - at);
+    l->buffer.size -= at;
+    return status;
+}
+
+static fw_status wait_for_word(int results, double patience, fw_error *error) {
+    struct pollfd poll_for = {.fd = results, .events = POLLIN};
+    for (;;) {
+        const int ready = poll(&poll_for, 1, (int)(patience * 1000));
+        if (ready > 0) return FW_OK;
+        if (ready == 0)
+            return fw_fail(error, FW_E_PROTOCOL,
+                           "the decoder process has said nothing for %.0f s and was ended",
+                           patience);
+        if (errno != EINTR) return failed("poll", error);
+    }
+}
+
+static fw_status listen_to(struct listening *l, int results, fw_error *error) {
+    while (!l->ended) {
+        uint8_t some[1 << 16];
+        FW_TRY(wait_for_word(results, l->order->patience, error));
+        const ssize_t n = read(results, some, sizeof some);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return failed("read", error);
+        if (n == 0) return FW_OK; /* it ended */
+        bytes_put(&l->buffer, some, (size_t)n);
+        if (l->buffer.failed) return fw_fail(error, FW_E_MEMORY, "no memory for its messages");
+        FW_TRY(read_messages(l, error));
+    }
+    return FW_OK;
+}
+
+/* ---- the whole ---- */
+
+static fw_status its_end(const struct listening *l, int code, fw_error *error) {
+    if (l->ended) return FW_OK;
+    const unsigned long long n = l->outcome->n_tokens;
+    if (WIFSIGNALED(code))
+        return fw_fail(error, FW_E_PROTOCOL,
+                       "the decoder process was ended by signal %d (%s) after %llu tokens",
+                       WTERMSIG(code), strsignal(WTERMSIG(code)), n);
+    return fw_fail(error, FW_E_PROTOCOL,
+                   "the decoder process ended with exit code %d after %llu tokens, without a word",
+                   WEXITSTATUS(code), n);
+}
+
+static fw_status allocate(const struct prove_order *order, struct prove_outcome *outcome,
+                          fw_error *error) {
+    *outcome = (struct prove_outcome){0};
+    outcome->tokens = malloc(order->tokens * sizeof *outcome->tokens + 1);
+    if (outcome->tokens != NULL) return FW_OK;
+    return fw_fail(error, FW_E_MEMORY, "no memory for %" PRIu64 " tokens", order->tokens);
+}
+
+fw_status prove_decode(const struct prove_order *order, struct prove_outcome *outcome,
+                       fw_error *error) {
+    pid_t process = -1;
+    int results = -1, code = 0;
+    FW_TRY(allocate(order, outcome, error));
+    FW_TRY(start(order, &process, &results, error));
+    struct listening l = {.order = order,
+                          .outcome = outcome,
+                          .most_text = order->tokens * 256 + 65536,
+                          .begin = clock_seconds()};
+    fw_status status = listen_to(&l, results, error);
+    progress_end(order->progress);
+    bytes_free(&l.buffer);
+    (void)close(results);
+    if (status != FW_OK || l.ended) (void)kill(process, SIGKILL); /* it has nothing more to do */
+    while (waitpid(process, &code, 0) < 0 && errno == EINTR) {
+    }
+    outcome->seconds = clock_seconds() - l.begin;
+    return status == FW_OK ? its_end(&l, code, error) : status;
+}
+
+void prove_outcome_free(struct prove_outcome *outcome) {
+    free(outcome->tokens);
+    bytes_free(&outcome->text);
+    *outcome = (struct prove_outcome){0};
+}
+
+/* ---- in the process ---- */
+
+static void write_whole(const uint8_t *data, size_t size) {
+    while (size > 0) {
+        const ssize_t n = write(PROVE_RESULTS, data, size);
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) _exit(125); /* nobody listens */
+        data += n;
+        size -= (size_t)n;
+    }
+}
+
+void prove_say(enum prove_message kind, const void *data, size_t size) {
+    const uint8_t *next = data;
+    do { /* what is too long for one message goes in several */
+        const size_t n = size < PROVE_MOST_MESSAGE ? size : PROVE_MOST_MESSAGE;
+        const uint8_t head[5] = {(uint8_t)kind, (uint8_t)n, (uint8_t)(n >> 8), (uint8_t)(n >> 16),
+                                 (uint8_t)(n >> 24)};
+        write_whole(head, sizeof head);
+        write_whole(next, n);
+        next += n;
+        size -= n;
+    } while (size > 0);
+}
