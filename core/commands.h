@@ -12,6 +12,7 @@ int cmd_compare(int argc, char **argv);
 int cmd_submit(int argc, char **argv);
 int cmd_plugins(int argc, char **argv);
 int cmd_data(int argc, char **argv);
+int cmd_prove(int argc, char **argv);
 int cmd_coin(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 

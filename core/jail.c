@@ -137,6 +137,9 @@ static const int loading_calls[] = {
     SCMP_SYS(prctl), SCMP_SYS(seccomp), SCMP_SYS(capset), SCMP_SYS(landlock_create_ruleset),
     SCMP_SYS(landlock_add_rule), SCMP_SYS(landlock_restrict_self)};
 
+/* Refused like others, and not worth a note: OpenBLAS asks where its memory should lie. */
+static const int idle_calls[] = {SCMP_SYS(mbind)};
+
 /* 0 or a negative errno. Calls that this architecture does not have are left out. */
 static int allow(scmp_filter_ctx filter, const int *calls, size_t n) {
     for (size_t i = 0; i < n; i++) {
@@ -173,6 +176,8 @@ static int limit_calls(scmp_filter_ctx filter, enum jail jail) {
     int result = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
     if (result == 0) result = allow(filter, sealed_calls, sizeof sealed_calls / sizeof(int));
     if (result == 0) result = allow_threads(filter);
+    if (result == 0 && noting && jail == JAIL_SEALED)
+        result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), idle_calls[0], 0);
     if (result == 0 && jail == JAIL_LOADING) {
         result = allow(filter, loading_calls, sizeof loading_calls / sizeof(int));
         if (result == 0) result = allow_opening(filter);

@@ -27,6 +27,7 @@ static const struct command commands[] = {
     {"submit", cmd_submit, "make a record folder of a finished run"},
     {"plugins", cmd_plugins, "list plugins and their parameters"},
     {"data", cmd_data, "turn text or JSONL into token shards, or describe shards"},
+    {"prove", cmd_prove, "decode a text from a file that model and cache wrote, in a jail"},
     {"coin", cmd_coin, "write uniformly random tokens, or judge a score on such tokens"},
     {"doctor", cmd_doctor, "what this machine has, and what to install for the rest"},
     {"help", cmd_help, "this list, or the help of one verb"},

@@ -43,13 +43,17 @@ static fw_status allocate(struct distribution_state *s, fw_error *error) {
     return rows_create(1, vocabulary, &s->rows, error);
 }
 
+fw_status distribution_check_cache(const struct plugin_choice *cache, fw_error *error) {
+    if (!choice_is_unverified(cache)) return FW_OK;
+    return choice_fail(cache, FW_E_PROTOCOL,
+                       "it states no distribution that sums to one over the vocabulary, and "
+                       "without one there is nothing to decode with; use another cache",
+                       error);
+}
+
 static fw_status open_cache(struct distribution_state *s, fw_error *error) {
     const struct plugin_choice *choice = &s->options.experiment->cache;
-    if (choice_is_unverified(choice))
-        return choice_fail(choice, FW_E_PROTOCOL,
-                           "it states no distribution that sums to one over the vocabulary, and "
-                           "without one there is nothing to decode with; use another cache",
-                           error);
+    FW_TRY(distribution_check_cache(choice, error));
     return cache_stream_open(choice, s->options.host, s->options.table, s->windows.targets, false,
                              &s->cache, error);
 }

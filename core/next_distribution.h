@@ -26,6 +26,9 @@ struct distribution_options {
 
 struct distribution_state;
 
+/* E_PROTOCOL: the cache declares that it states no distribution. */
+fw_status distribution_check_cache(const struct plugin_choice *cache, fw_error *error);
+
 /* What `options` points to must outlive the state. Errors: those of decoder_create and
  * cache_stream_open; E_PROTOCOL: a cache that states no distribution; E_MEMORY. */
 fw_status distribution_open(const struct distribution_options *options,

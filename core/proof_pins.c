@@ -212,20 +212,19 @@ static void put_plugins(const struct scorer *scorer, const struct session *text,
         put_pin(pins, "tokenizer plugin", "name it with --tokenizer", "none");
 }
 
-/* The order is that of the file: new ones go to the end. */
+/* The order is that of the file, and of what is told first. */
 fw_status proof_pins_collect(const struct scorer *scorer, const struct session *text,
                              struct proof_pins *pins, fw_error *error) {
     *pins = (struct proof_pins){0};
     FW_TRY(put_artifact(scorer, pins));
-    put_mode(scorer, pins);
-    FW_TRY(put_settings(scorer, pins, error));
-    FW_TRY(put_device(scorer, pins, error));
-    FW_TRY(put_program(pins, error));
-    put_instructions(pins);
-    put_threads(scorer, pins);
-    put_libraries(pins);
     put_plugins(scorer, text, pins);
-    return FW_OK;
+    put_mode(scorer, pins);
+    put_threads(scorer, pins);
+    FW_TRY(put_program(pins, error));
+    FW_TRY(put_device(scorer, pins, error));
+    put_instructions(pins);
+    put_libraries(pins);
+    return put_settings(scorer, pins, error);
 }
 
 /* ---- codes ---- */

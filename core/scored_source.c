@@ -87,7 +87,7 @@ fw_status scored_corpus_open(const struct arguments *arguments, const struct sco
                              const struct scorer *scorer, struct session *text,
                              struct corpus **corpus, fw_error *error) {
     const struct token_table *table = scorer->artifact.table;
-    if (corpus_source_has_text(source->data)) {
+    if (corpus_source_has_text(source->data) || source->tokenizer != NULL) {
         FW_TRY(scored_tokenizer_bind(arguments, source, text, error));
         FW_TRY(scored_tokenizer_start(text, scorer->session.host, table, error));
     }
@@ -95,6 +95,7 @@ fw_status scored_corpus_open(const struct arguments *arguments, const struct sco
         .source = source->data,
         .where = "--data",
         .vocabulary = table->vocabulary,
+        .keep_text = source->keep_text,
         .tokenizer = text->tokenizer,
         .tokenizer_self = text->tokenizer_self,
     };

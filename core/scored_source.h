@@ -8,6 +8,7 @@
 struct scored_source {
     const char *data;              /* corpus.h */
     const char *tokenizer, *model; /* its plugin and model file; NULL: bytes, and none */
+    bool keep_text;                /* for corpus_text */
 };
 
 /* E_CONFIG: one of the overrides sets what scoring does not use. */
@@ -23,7 +24,7 @@ fw_status scored_tokenizer_start(struct session *text, struct host *host,
                                  const struct token_table *table, fw_error *error);
 
 /* The corpus of a scorer that is open; `text` (zeroed) gets the tokenizer where the source has
- * text. */
+ * text, or names one. */
 fw_status scored_corpus_open(const struct arguments *arguments, const struct scored_source *source,
                              const struct scorer *scorer, struct session *text,
                              struct corpus **corpus, fw_error *error);
