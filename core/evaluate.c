@@ -55,6 +55,16 @@ int64_t evaluate_chunk(const struct experiment *experiment) {
     return chunk > 0 ? chunk : experiment->eval.batch * evaluate_window(experiment);
 }
 
+struct windows evaluate_windows(const struct experiment *experiment, uint64_t targets) {
+    const uint64_t length = (uint64_t)evaluate_window(experiment);
+    const uint64_t stride = (uint64_t)experiment->eval.stride;
+    switch (experiment->eval.mode) {
+    case EVAL_SLIDING: return (struct windows){targets, length, stride, false};
+    case EVAL_STREAM: return (struct windows){targets, stride, stride, false};
+    default: return (struct windows){targets, length, length, false};
+    }
+}
+
 /* ---- scoring ---- */
 
 /* The tokens before the target behind `position`. Where a wrap is asked for, an index before the

@@ -41,6 +41,7 @@
 #include "random.h"
 #include "token_table.h"
 #include "verdicts.h"
+#include "windows.h"
 
 /* What eval.audit is about: audit.h, probe_model.h. */
 enum evaluate_audited {
@@ -112,6 +113,10 @@ fw_status evaluate(const struct evaluate_options *options, struct evaluate_resul
  * that is unverified as well; what create() says. */
 fw_status evaluate_check(const struct experiment *experiment, const fw_host *host,
                          const struct token_table *table, fw_error *error);
+
+/* The windows that score a stream's targets, each once, as eval.mode and the keys beside it say; of
+ * EVAL_STREAM those that caches know. */
+struct windows evaluate_windows(const struct experiment *experiment, uint64_t targets);
 
 /* Tokens of a window: eval.window, or data.sequence when that is 0. Of a stream's chunk:
  * eval.chunk, or those of eval.batch windows. */

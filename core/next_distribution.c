@@ -12,7 +12,8 @@
 
 struct distribution_state {
     struct distribution_options options;
-    struct windows windows;
+    struct windows windows; /* as caches know them */
+    bool reads_on;          /* EVAL_STREAM: what was read is kept when a window begins */
     uint64_t window_index;
     struct window window;
     struct decoder *decoder; /* NULL: windows are read anew */
@@ -31,7 +32,7 @@ struct distribution_state {
 
 static fw_status allocate(struct distribution_state *s, fw_error *error) {
     const uint32_t vocabulary = s->options.table->vocabulary;
-    s->inputs = calloc((size_t)s->windows.length, sizeof *s->inputs);
+    s->inputs = calloc((size_t)evaluate_window(s->options.experiment), sizeof *s->inputs);
     s->log_probabilities = calloc(vocabulary, sizeof *s->log_probabilities);
     s->probabilities = calloc(vocabulary, sizeof *s->probabilities);
     s->context = calloc(cache_stream_context(s->cache) + 1u, sizeof *s->context);
@@ -61,13 +62,11 @@ static fw_status open_cache(struct distribution_state *s, fw_error *error) {
 static fw_status open_state(struct distribution_state *s, fw_error *error) {
     const struct experiment *experiment = s->options.experiment;
     const uint64_t length = (uint64_t)evaluate_window(experiment);
-    const bool sliding = experiment->eval.mode == EVAL_SLIDING;
-    s->windows = (struct windows){.targets = s->options.tokens - 1,
-                                  .length = length,
-                                  .stride = sliding ? (uint64_t)experiment->eval.stride : length};
+    s->reads_on = experiment->eval.mode == EVAL_STREAM;
+    s->windows = evaluate_windows(experiment, s->options.tokens - 1);
     FW_TRY(open_cache(s, error));
     FW_TRY(allocate(s, error));
-    if (decoder_check(s->options.model, NULL) != FW_OK) return FW_OK;
+    if (!s->reads_on && decoder_check(s->options.model, NULL) != FW_OK) return FW_OK;
     const struct decoder_options options = {
         .model = s->options.model, .most = (int64_t)length, .window = (int64_t)length};
     return decoder_create(&options, &s->decoder, error);
@@ -116,12 +115,14 @@ static bool enter_window(struct distribution_state *s, uint64_t position) {
     return position == s->window.start + s->window.first;
 }
 
-/* What was read of the window before is forgotten, and its context comes first. */
+/* What was read of the window before is forgotten, and its context comes first; a stream just goes
+ * on. */
 static fw_status feed(struct distribution_state *s, uint64_t position, bool begins,
                       fw_error *error) {
-    const uint64_t from = begins ? s->window.start : position, n = position + 1 - from;
+    const bool anew = begins && (!s->reads_on || position == 0);
+    const uint64_t from = anew ? s->window.start : position, n = position + 1 - from;
     for (uint64_t i = 0; i < n; i++) s->inputs[i] = s->tokens[from + i];
-    if (begins) FW_TRY(decoder_reset(s->decoder, error));
+    if (anew) FW_TRY(decoder_reset(s->decoder, error));
     FW_TRY(decoder_read(s->decoder, s->inputs, (int64_t)n, error));
     return model_log_probabilities(s->options.model, (int64_t)n - 1, 1, s->log_probabilities,
                                    error);

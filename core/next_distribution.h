@@ -7,8 +7,8 @@
  * order. What a position sees follows [eval] as in evaluate.h: the windows of mode, window and
  * stride, and the cold caches of ranks; the rows are those of the bulk scorer but for the rounding
  * of products of other shapes. An attention plugin that cannot decode has its window read anew for
- * each token, which takes longer. The first token of a stream has nothing before it: its
- * distribution is uniform. */
+ * each token, which takes longer; a stream (eval.mode) needs one that can. The first token of a
+ * stream has nothing before it: its distribution is uniform. */
 #ifndef FAIRWAY_NEXT_DISTRIBUTION_H
 #define FAIRWAY_NEXT_DISTRIBUTION_H
 

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "decoder.h"
 #include "files.h"
 #include "proof_code.h"
 #include "proof_pins.h"
@@ -26,6 +27,8 @@ struct proving {
     int artifact; /* descriptor, opened before any plugin's code was loaded */
     struct arguments arguments;
     struct scorer scorer;
+    struct decoder *decoder;    /* EVAL_STREAM: what the scorer reads with */
+    struct language_model bulk; /* the scorer's */
     struct session text;
     struct corpus *corpus;
     struct prove_spans *spans;
@@ -70,7 +73,7 @@ static fw_status score_span(struct proving *p, const uint16_t *tokens, double *n
     const struct experiment *experiment = p->scorer.session.experiment;
     const struct evaluate_options options = {.experiment = experiment,
                                              .host = p->scorer.session.services,
-                                             .model = language_model_of(p->scorer.model),
+                                             .model = p->bulk,
                                              .corpus = corpus,
                                              .table = p->scorer.artifact.table,
                                              .mode = experiment->eval.mode,
@@ -86,9 +89,22 @@ static fw_status score_span(struct proving *p, const uint16_t *tokens, double *n
     return FW_OK;
 }
 
+static fw_status open_bulk(struct proving *p, fw_error *error) {
+    const struct experiment *experiment = p->scorer.session.experiment;
+    p->bulk = language_model_of(p->scorer.model);
+    if (experiment->eval.mode != EVAL_STREAM) return FW_OK;
+    const struct decoder_options options = {.model = p->scorer.model,
+                                            .most = evaluate_chunk(experiment),
+                                            .window = evaluate_window(experiment)};
+    FW_TRY(decoder_create(&options, &p->decoder, error));
+    p->bulk = language_model_with(p->scorer.model, p->decoder);
+    return FW_OK;
+}
+
 static fw_status score(struct proving *p, fw_error *error) {
     double nats = 0;
     uint64_t bytes = 0;
+    FW_TRY(open_bulk(p, error));
     for (uint64_t i = 0; i < p->spans->spans; i++)
         FW_TRY(score_span(p, p->spans->tokens + i * p->spans->span_tokens, &nats, &bytes, error));
     p->result->rule_bytes = bytes;
@@ -102,8 +118,9 @@ static fw_status score(struct proving *p, fw_error *error) {
 struct comparison {
     struct proving *p;
     struct distribution_state *state;
-    struct windows windows;
-    struct language_model model;
+    struct windows windows; /* or the chunks of a stream */
+    bool reads_on;
+    int64_t batch;
     struct reading *reading;
     struct piece piece;
     int64_t at; /* rows of the piece that were compared */
@@ -113,10 +130,11 @@ struct comparison {
 static fw_status begin_span(struct comparison *c, uint64_t span, fw_error *error) {
     const struct prove_spans *spans = c->p->spans;
     const struct reading_options options = {.host = c->p->scorer.session.services,
-                                            .model = &c->model,
+                                            .model = &c->p->bulk,
                                             .windows = &c->windows,
                                             .tokens = spans->tokens + span * spans->span_tokens,
-                                            .batch = c->p->scorer.session.experiment->eval.batch,
+                                            .batch = c->batch,
+                                            .reads_on = c->reads_on,
                                             .vocabulary = c->p->scorer.artifact.table->vocabulary,
                                             .most = ROWS_AT_ONCE};
     reading_destroy(c->reading);
@@ -174,19 +192,19 @@ static fw_status coded(void *self, uint64_t span, uint64_t index, uint32_t token
 
 static fw_status encode_with(struct proving *p, struct model *model, fw_error *error) {
     const struct experiment *experiment = p->scorer.session.experiment;
-    const uint64_t length = (uint64_t)evaluate_window(experiment);
+    const uint64_t chunk = (uint64_t)evaluate_chunk(experiment);
+    const uint64_t targets = p->spans->span_tokens - 1;
+    const bool reads_on = experiment->eval.mode == EVAL_STREAM;
     const struct distribution_options options = {.experiment = experiment,
                                                  .host = p->scorer.session.services,
                                                  .model = model,
                                                  .table = p->scorer.artifact.table,
                                                  .tokens = p->spans->span_tokens};
     struct comparison c = {.p = p,
-                           .windows = {.targets = p->spans->span_tokens - 1,
-                                       .length = length,
-                                       .stride = experiment->eval.mode == EVAL_SLIDING
-                                                     ? (uint64_t)experiment->eval.stride
-                                                     : length},
-                           .model = language_model_of(p->scorer.model),
+                           .windows = reads_on ? (struct windows){targets, chunk, chunk, false}
+                                               : evaluate_windows(experiment, targets),
+                           .reads_on = reads_on,
+                           .batch = reads_on ? 1 : experiment->eval.batch,
                            .begin = clock_seconds()};
     FW_TRY(distribution_open(&options, &c.state, error));
     const struct proof_listener listener = {.self = &c, .coded = coded};
@@ -375,6 +393,7 @@ static void close_all(struct proving *p) {
     if (p->artifact >= 0) (void)close(p->artifact);
     corpus_close(p->corpus);
     session_close(&p->text);
+    decoder_destroy(p->decoder);
     scorer_close(&p->scorer);
     bytes_free(&p->expected);
     bytes_free(&p->coded);

@@ -4,6 +4,7 @@
 
 #include <math.h>
 
+#include "decoder.h"
 #include "evaluate_fixture.h"
 #include "tiny_model.h"
 
@@ -18,7 +19,7 @@ static struct model *open_feeding_model(void) {
                                           .vocabulary = V,
                                           .batch = 1,
                                           .tokens = experiment.eval.window,
-                                          .feed = experiment.eval.window};
+                                          .feed = 64};
     return tiny_model(&options);
 }
 
@@ -92,6 +93,33 @@ static void test_costs_what_the_scorer_says(void **state) {
         const struct evaluate_result bulk = evaluate_with(2, cases[i].mode, true);
         assert_close(score_path(), bulk.cached.nats, ROUNDING * 10);
     }
+}
+
+/* The same of a stream, which keeps what it read. */
+static void test_stream_costs_what_the_scorer_says(void **state) {
+    (void)state;
+    experiment.eval.mode = EVAL_STREAM;
+    experiment.eval.chunk = 20;
+    experiment.eval.ranks = 4;
+    script.predict = favour;
+    script.vtable.context_tokens = 2;
+    script.vtable.needs_entropy = 1;
+    script.vtable.update_every = FW_UPDATE_EVERY_WINDOW;
+    struct model *model = open_feeding_model();
+    const struct decoder_options reading = {
+        .model = model, .most = N, .window = experiment.eval.window};
+    struct decoder *decoder = NULL;
+    assert_ok(decoder_create(&reading, &decoder, &error), &error);
+    struct evaluate_options options = options_for(model, EVAL_STREAM, true);
+    options.model = language_model_with(model, decoder);
+    struct evaluate_result bulk;
+    assert_ok(evaluate(&options, &bulk, &error), &error);
+    const size_t n = script.n_calls;
+    script.n_calls = 0;
+    assert_close(score_path(), bulk.cached.nats, ROUNDING * 10);
+    assert_int_equal(script.n_calls, n);
+    decoder_destroy(decoder);
+    model_destroy(model);
 }
 
 /* predict, update, predict, update ...; blocks and cold caches where the scorer has them. */
@@ -197,6 +225,7 @@ static void test_refusals(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_costs_what_the_scorer_says),
+        TEST(test_stream_costs_what_the_scorer_says),
         TEST(test_the_protocol),
         TEST(test_repeats_bit_for_bit),
         TEST(test_attention_that_cannot_decode),
