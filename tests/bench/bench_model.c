@@ -22,6 +22,7 @@
 #include <unistd.h>
 
 #include "average.h"
+#include "decoder.h"
 #include "evaluate.h"
 #include "op_times.h"
 #include "optimize.h"
@@ -42,6 +43,7 @@ static fw_device *device;
 static struct model *trained, *scored; /* for training and for inference */
 static struct trainer *trainer;
 static struct corpus *training, *corpus;
+static struct corpus *long_text;    /* a stream's: its memory is got once for all of it */
 static int64_t sequence, sequences; /* T, and sequences of a step */
 static int32_t *inputs, *targets;   /* of a step, or of one inference batch */
 static bool gpu;
@@ -386,6 +388,47 @@ static void bench_sliding(uint64_t n, double flops_a_window) {
                  CHALLENGE_TOKENS * taken.best / (double)n, 1e-6 * CHALLENGE_TOKENS);
 }
 
+static fw_status call_stream(const void *argument, fw_error *why) {
+    struct evaluate_result result;
+    (void)argument;
+    return score_corpus(&session, scored, session.table, long_text, EVAL_STREAM, 0, false,
+                        "scoring", &result, why);
+}
+
+static void bench_stream(void) {
+    const uint64_t n = corpus_tokens(long_text) - 1;
+    const timing taken = bench_measure(call_stream, NULL, LEAST_RUNS, BUDGET);
+    char name[80];
+    (void)snprintf(name, sizeof name, "evaluation, stream %lld by %lld",
+                   (long long)evaluate_window(session.experiment),
+                   (long long)evaluate_chunk(session.experiment));
+    print_row(name, n, 0, taken);
+    (void)printf("  %.2f s for %.1f M tokens\n", CHALLENGE_TOKENS * taken.best / (double)n,
+                 1e-6 * CHALLENGE_TOKENS);
+}
+
+enum { DECODED = 64 };
+
+static fw_status call_decode(const void *argument, fw_error *why) {
+    struct decoder *decoder = (struct decoder *)(uintptr_t)argument;
+    static float row[65536];
+    for (int i = 0; i < DECODED; i++) FW_TRY(decoder_feed(decoder, inputs + i, 1, row, why));
+    return FW_OK;
+}
+
+/* Token by token with a full window. */
+static void bench_decode(void) {
+    const int64_t window = evaluate_window(session.experiment);
+    const struct decoder_options options = {.model = scored, .most = window, .window = window};
+    struct decoder *decoder = NULL;
+    stop_on(decoder_create(&options, &decoder, &error), &error);
+    stop_on(decoder_read(decoder, inputs, window, &error), &error);
+    char name[80];
+    (void)snprintf(name, sizeof name, "decoding token by token, window %lld", (long long)window);
+    print_row(name, DECODED, 0, bench_measure(call_decode, decoder, LEAST_RUNS, BUDGET));
+    decoder_destroy(decoder);
+}
+
 static void bench_scoring(void) {
     const uint64_t batch = (uint64_t)session.experiment->eval.batch;
     const uint64_t window = (uint64_t)evaluate_window(session.experiment);
@@ -401,6 +444,8 @@ static void bench_scoring(void) {
     (void)snprintf(name, sizeof name, "  with cache %s", session.experiment->cache.name);
     print_row(name, n, all, bench_measure(call_evaluate, &cached, LEAST_RUNS, BUDGET));
     if (gpu) bench_sliding(n, flops / (double)batch); /* minutes on a processor */
+    bench_stream();
+    bench_decode();
 }
 
 /* ---- opening ---- */
@@ -471,7 +516,9 @@ static void open_text(void) {
     const size_t least = gpu ? 131072 : 16384;
     const size_t n_scored = (least + batch - 1) / batch * batch;
     const size_t rows = (size_t)(sequences * sequence);
-    const size_t n = (rows > n_scored ? rows : n_scored) + 1;
+    const size_t n_long = gpu ? (size_t)1 << 21 : n_scored;
+    size_t n = (rows > n_scored ? rows : n_scored) + 1;
+    if (n_long >= n) n = n_long + 1;
     uint32_t *text = synthetic_text(session.table->vocabulary, n);
     uint16_t *tokens = must(malloc(n * sizeof *tokens));
     inputs = must(malloc(n * sizeof *inputs));
@@ -483,6 +530,7 @@ static void open_text(void) {
     }
     corpus = corpus_of(tokens, n_scored + 1);
     training = corpus_of(tokens, rows + 1);
+    long_text = corpus_of(tokens, n_long + 1);
     free(tokens);
     free(text);
 }
@@ -512,6 +560,7 @@ static void close_all(void) {
     trainer_destroy(trainer);
     corpus_close(training);
     corpus_close(corpus);
+    corpus_close(long_text);
     model_destroy(scored);
     model_destroy(trained);
     stop_counting();
