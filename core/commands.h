@@ -8,6 +8,7 @@ int cmd_train(int argc, char **argv);
 int cmd_pack(int argc, char **argv);
 int cmd_eval(int argc, char **argv);
 int cmd_check(int argc, char **argv);
+int cmd_generate(int argc, char **argv);
 int cmd_compare(int argc, char **argv);
 int cmd_submit(int argc, char **argv);
 int cmd_plugins(int argc, char **argv);

@@ -22,6 +22,7 @@ static const struct command commands[] = {
     {"train", cmd_train, "train only, and save the weights"},
     {"pack", cmd_pack, "pack saved weights into an artifact"},
     {"eval", cmd_eval, "score an artifact on tokens or text"},
+    {"generate", cmd_generate, "go on with a text, token by token"},
     {"check", cmd_check, "probe a cache, or an artifact: can its score be trusted?"},
     {"compare", cmd_compare, "finished runs against a reference: differences and p-values"},
     {"submit", cmd_submit, "make a record folder of a finished run"},

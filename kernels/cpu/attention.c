@@ -109,6 +109,10 @@ size_t cpu_attention_scratch(fw_device *device, const fw_flash_attention *a) {
 
 /* ---- forward ---- */
 
+/* Fewer products of query and key elements than this run on the calling thread: those of a token
+ * that is decoded. */
+#define PARALLEL_WORK ((int64_t)1 << 19)
+
 /* One thread's tiles, carved from its workspace. */
 typedef struct tiles {
     float *scores;  /* KEYS x QUERIES */
@@ -245,7 +249,8 @@ fw_status cpu_attention_forward(fw_device *device, const fw_flash_attention *a, 
     const int64_t tokens = a->q.shape[1], heads = a->q.shape[2];
     const int64_t blocks = (tokens + CPU_QUERIES - 1) / CPU_QUERIES;
     const int64_t units = a->q.shape[0] * heads * blocks;
-#pragma omp parallel num_threads(cpu->threads) if (units > 1)
+    const int64_t work = fw_tensor_count(&a->q) * a->k.shape[1];
+#pragma omp parallel num_threads(cpu->threads) if (units > 1 && work >= PARALLEL_WORK)
     {
         const tiles t = carve((float *)cpu_workspace(cpu, omp_get_thread_num()));
         /* Late blocks see the most keys: start with them, so that no thread ends with a long one.

@@ -9,8 +9,9 @@
 
 /* Columns and rows of c are cut at multiples of the BLAS kernel's tile. */
 #define TILE 64
-/* Fewer multiply-adds than this run on the calling thread. */
-#define PARALLEL_WORK ((int64_t)1 << 17)
+/* Fewer multiply-adds than this run on the calling thread: decoding token by token is made of such
+ * products, and waking other threads for each takes longer than they save. */
+#define PARALLEL_WORK ((int64_t)1 << 19)
 
 void cpu_gemm_configure(void) { openblas_set_num_threads(1); }
 
