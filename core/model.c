@@ -206,6 +206,8 @@ void model_destroy(struct model *model) {
     free(model->gradient_views);
     free(model->call_weights);
     free(model->call_grads);
+    free(model->scaled);
+    free(model->is_scaled);
     free(model);
 }
 

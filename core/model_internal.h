@@ -84,7 +84,8 @@ struct model {
     void *final_stream, *final_in; /* [N,C] */
     float *final_rms;
     void *branch;                     /* [N,C] output of attention, where nobody saves it */
-    void *scaled;                     /* a layer's last matrix with its rows scaled, [C,...] */
+    void **scaled;                    /* by weight: where it lies with its rows scaled, [C,...]; */
+    bool *is_scaled;                  /* and whether it does, where weights stay as they are */
     float *d_scaled_weight;           /* its gradient */
     void *d_stream, *d_branch;        /* [N,C] */
     void *d_scaled, *d_x0;            /* [N,C], for scales and mixes */

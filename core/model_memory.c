@@ -164,18 +164,37 @@ static void carve_passing(struct model *model, const struct sizes *sizes, struct
     model->scratch = model->d_hidden = model->logits = carve(carver, bytes);
 }
 
-/* Matrices that take up a scale, one at a time. */
+/* The next matrix of the model, in the order of the layers, that takes up a scale; NO_WEIGHT behind
+ * the last. */
+static uint32_t next_scaled(const struct model *model, int64_t *index) {
+    for (; *index < 2 * model->layers; ++*index) {
+        const struct layer *layer = &model->layer[*index / 2];
+        const uint32_t weight = *index % 2 == 0 ? layer->output : layer->down;
+        if (weight == NO_WEIGHT) continue;
+        ++*index;
+        return weight;
+    }
+    return NO_WEIGHT;
+}
+
+/* Matrices that take up a scale: one at a time in training, where they change with each step; each
+ * in a place of its own, where it is scaled once. */
 static void carve_scaled(struct model *model, struct carver *carver) {
     if (!model->options.experiment->model.layer_scales) return;
-    const size_t width = (size_t)model->width;
-    size_t most = times((size_t)model->mlp_width, width);
-    for (int64_t i = 0; i < model->layers; i++) {
-        const uint32_t output = model->layer[i].output;
-        if (output != NO_WEIGHT)
-            most = larger(most, times((size_t)model->weights[output].shape[1], width));
+    const size_t element = fw_dtype_size(model->dtype);
+    const bool training = model->options.training;
+    size_t most = 0;
+    int64_t index = 0;
+    for (uint32_t w = 0; (w = next_scaled(model, &index)) != NO_WEIGHT;) {
+        const size_t count = times((size_t)model->weights[w].shape[1], (size_t)model->width);
+        most = larger(most, count);
+        if (!training) model->scaled[w] = carve(carver, times(count, element));
     }
-    model->scaled = carve(carver, times(most, fw_dtype_size(model->dtype)));
-    if (model->options.training) model->d_scaled_weight = carve(carver, times(most, sizeof(float)));
+    if (!training) return;
+    void *shared = carve(carver, times(most, element));
+    index = 0;
+    for (uint32_t w = 0; (w = next_scaled(model, &index)) != NO_WEIGHT;) model->scaled[w] = shared;
+    model->d_scaled_weight = carve(carver, times(most, sizeof(float)));
 }
 
 static void carve_gradients(struct model *model, const struct sizes *sizes, struct carver *carver) {
@@ -290,10 +309,10 @@ static void arrange_calls(struct model *model) {
         model->call_weights[i] = model->compute[i];
         model->call_grads[i] = model->gradient_views[i];
     }
-    for (int64_t i = 0; model->scaled != NULL && i < model->layers; i++) {
+    for (int64_t i = 0; i < model->layers; i++) {
         const uint32_t output = model->layer[i].output;
-        if (output == NO_WEIGHT) continue;
-        model->call_weights[output].data = model->scaled;
+        if (output == NO_WEIGHT || model->scaled[output] == NULL) continue;
+        model->call_weights[output].data = model->scaled[output];
         model->call_grads[output].data = model->d_scaled_weight;
     }
 }

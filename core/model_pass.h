@@ -44,7 +44,8 @@ fw_status linear_add(const struct pass *pass, fw_tensor x, fw_tensor w, fw_tenso
 
 /* The last matrix of a sublayer takes up the scale of its output: w'[c] = scale[c] w[c], so that
  * the sublayer adds x w'^T to the residual stream in one product and nothing of it need be kept.
- * `scaled` is w' (w itself without a scale), good until the next call. Its gradient is formed at
+ * `scaled` is w' (w itself without a scale), good until the next call; in inference, where weights
+ * stay as they are, formed once. Its gradient is formed at
  * model->d_scaled_weight, from where scaled_weight_backward leads on to w and scale;
  * linear_scaled_gradient does both. */
 fw_status scaled_weight(const struct pass *pass, uint32_t weight, uint32_t scale,

@@ -80,10 +80,13 @@ fw_status scaled_weight(const struct pass *pass, uint32_t weight, uint32_t scale
     const struct model *model = pass->model;
     *scaled = model->compute[weight];
     if (scale == NO_WEIGHT) return FW_OK;
-    scaled->data = model->scaled;
+    scaled->data = model->scaled[weight];
+    if (model->is_scaled[weight]) return FW_OK;
     fw_scale_rows call = scale_call(pass, weight, scale);
     call.out = *scaled;
-    return model->ops->scale_rows_forward(model->device, &call, pass->error);
+    FW_TRY(model->ops->scale_rows_forward(model->device, &call, pass->error));
+    model->is_scaled[weight] = !model->options.training;
+    return FW_OK;
 }
 
 static fw_tensor scaled_weight_gradient(const struct pass *pass, uint32_t weight) {

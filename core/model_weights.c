@@ -219,8 +219,11 @@ fw_status model_declare_weights(struct model *model, fw_error *error) {
     model->gradient_views = calloc(n, sizeof *model->gradient_views);
     model->call_weights = calloc(n, sizeof *model->call_weights);
     model->call_grads = calloc(n, sizeof *model->call_grads);
-    if (model->weights == NULL || model->offsets == NULL || model->compute == NULL ||
-        model->gradient_views == NULL || model->call_weights == NULL || model->call_grads == NULL)
+    model->scaled = calloc(n, sizeof *model->scaled);
+    model->is_scaled = calloc(n, sizeof *model->is_scaled);
+    if (model->scaled == NULL || model->is_scaled == NULL || model->weights == NULL ||
+        model->offsets == NULL || model->compute == NULL || model->gradient_views == NULL ||
+        model->call_weights == NULL || model->call_grads == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for the model's list of weights");
     declare_inputs(model);
     for (int32_t i = 0; i < (int32_t)model->layers; i++) declare_layer(model, i);
@@ -312,6 +315,7 @@ fw_status model_download(const struct model *model, const float *arena, float *h
 }
 
 static fw_status refresh_compute(struct model *model, fw_error *error) {
+    memset(model->is_scaled, 0, model->n_weights * sizeof *model->is_scaled);
     if (model->compute_arena == NULL) return FW_OK;
     const fw_cast cast = {.struct_size = sizeof cast,
                           .from = fw_vector(model->masters, FW_F32, model->arena_count),
