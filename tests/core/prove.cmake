@@ -5,3 +5,4 @@ endforeach()
 fairway_add_test(next_distribution SOURCES test_next_distribution.c evaluate_fixture.c
   script_cache.c tiny_model.c wrapped_device.c workspace.c LIBRARIES fairway_core
   DEPENDS device-cpu attention-gqa)
+fairway_add_test(prove_process SOURCES test_prove_process.c workspace.c LIBRARIES fairway_core)

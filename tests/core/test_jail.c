@@ -169,10 +169,39 @@ static void test_a_thread_does_not_stay_outside(void **state) {
         fail_msg("status %d: line %d of this file (modulo 256)", status, WEXITSTATUS(status));
 }
 
+/* Refusals that are noted are refusals all the same, and are named with their number. */
+static void live_noted(const char *const *readable) {
+    char refusals[512], few[8];
+    jail_note_refusals();
+    EXPECT(jail_enter(JAIL_LOADING, readable, NULL) == FW_OK);
+    EXPECT(jail_enter(JAIL_SEALED, NULL, NULL) == FW_OK);
+    EXPECT(jail_refusals(refusals, sizeof refusals)[0] == '\0');
+    EXPECT(!can_read(allowed) && errno == EPERM);
+    EXPECT(strstr(jail_refusals(refusals, sizeof refusals), "openat") != NULL);
+    EXPECT(strchr(refusals, ',') == NULL && strchr(refusals, '(') == NULL);
+    expect_jailed();
+    EXPECT(strstr(jail_refusals(refusals, sizeof refusals), "socket (2 times)") != NULL);
+    EXPECT(strstr(refusals, "execve") != NULL);
+    EXPECT(strlen(jail_refusals(few, sizeof few)) < sizeof few);
+    _exit(0);
+}
+
+static void test_refusals_are_noted(void **state) {
+    (void)state;
+    assert_int_equal(mkdir("inside", 0700), 0);
+    write_text(allowed, "text");
+    const char *const readable[] = {"inside", NULL};
+    const int status = status_of(live_noted, readable);
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
+        fail_msg("status %d: line %d of this file (modulo 256)", status, WEXITSTATUS(status));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_a_jail_holds, workspace_setup, workspace_teardown),
         cmocka_unit_test_setup_teardown(test_a_thread_does_not_stay_outside, workspace_setup,
+                                        workspace_teardown),
+        cmocka_unit_test_setup_teardown(test_refusals_are_noted, workspace_setup,
                                         workspace_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
