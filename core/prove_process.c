@@ -156,7 +156,8 @@ static fw_status its_failure(struct listening *l, const uint8_t *data, size_t si
                              fw_error *error) {
     char why[900];
     if (size < 4) return nonsense("a failure without a status", error);
-    const uint32_t status = data[0] | data[1] << 8;
+    struct byte_reader reader = {.data = data, .size = size};
+    const uint32_t status = bytes_take_u32(&reader);
     keep_text(why, sizeof why, data + 4, size - 4);
     l->ended = true;
     return fw_fail(error, status > 0 && status < 100 ? (fw_status)status : FW_E_PROTOCOL, "%s",
@@ -189,7 +190,8 @@ static fw_status read_messages(struct listening *l, fw_error *error) {
     fw_status status = FW_OK;
     while (status == FW_OK && !l->ended && l->buffer.size - at >= 5) {
         const uint8_t *head = l->buffer.data + at;
-        const size_t size = head[1] | head[2] << 8 | head[3] << 16 | (size_t)head[4] << 24;
+        struct byte_reader after_kind = {.data = head + 1, .size = 4};
+        const size_t size = bytes_take_u32(&after_kind);
         if (size > PROVE_MOST_MESSAGE) return nonsense("a message that is too long", error);
         if (l->buffer.size - at - 5 < size) break;
         status = understand(l, head[0], head + 5, size, error);
