@@ -268,6 +268,7 @@ static void open_twin(struct cache_audit *a) {
     const uint64_t targets = a->options.targets;
     uint64_t n = targets / TWIN_SHARE;
     n = n < SHORTEST_TWIN ? SHORTEST_TWIN : n > LONGEST_TWIN ? LONGEST_TWIN : n;
+    if (choice_is_unverified(a->options.choice)) n = SHORTEST_TWIN; /* asked about every token */
     a->twin_left = a->options.full || n > targets ? targets : n;
     fw_error why = {.struct_size = sizeof why};
     const fw_status status = begin_twin(a, &why);

@@ -11,7 +11,7 @@ mv ahead.ini tiny.ini
 run_with() {
   id=$1
   shift
-  "$fairway" run tiny.ini --set "attention.plugin=$id" --plugin-dir "$cheats" "$@"
+  "$fairway" run tiny.ini --set "attention.plugin=$id" --set run.steps=4 --plugin-dir "$cheats" "$@"
 }
 
 refuse 'the probe model.future-flip fails: position.*there is no score' run_with ahead --set run.output=ahead
@@ -33,7 +33,7 @@ refuse 'no score of this run counts' "$fairway" submit marked --output record
 grep -q 'INVALID' compare.txt || { cat compare.txt; fail "compare takes it for a score"; }
 
 code=0
-"$fairway" check --artifact marked/model.fairway --data 'text:text/1*.txt' --plugin-dir "$cheats" --seed 3 \
+"$fairway" check --artifact marked/model.fairway --data 'text:text/1*.txt' --plugin-dir "$cheats" --seed 3 --tokens 300 \
   >check.txt 2>&1 || code=$?
 [ "$code" -eq 1 ] || { cat check.txt; fail "check exits with $code"; }
 grep -q '^  model.future-flip  *FAIL' check.txt || { cat check.txt; fail "check does not see it"; }
@@ -42,6 +42,6 @@ grep -q '^  cache.replay  *pass' check.txt || { cat check.txt; fail "the cache i
 
 run_with ahead_honest --set run.output=honest >honest.txt || fail "the twin"
 lacks 'INVALID\|FAIL' honest.txt "a mark on the twin"
-"$fairway" check --artifact honest/model.fairway --data 'text:text/1*.txt' --plugin-dir "$cheats" --seed 3 \
+"$fairway" check --artifact honest/model.fairway --data 'text:text/1*.txt' --plugin-dir "$cheats" --seed 3 --tokens 300 \
   >check.txt || { cat check.txt; fail "check fails the twin"; }
 grep -q '^No probe failed' check.txt || fail "no verdict on the twin"
