@@ -433,7 +433,8 @@ static fw_status summarise_caches(const struct evaluation *e, struct evaluate_re
 /* Beside the scores, what the probes say of them; or why there is none. */
 static fw_status audit(struct evaluation *e, fw_error *error) {
     const double begin = clock_seconds();
-    FW_TRY(evaluate_audit_model(e->options, &e->windows, e->tokens, &e->verdicts, error));
+    const struct windows *windows = e->reads_on ? &e->chunks : &e->windows;
+    FW_TRY(evaluate_audit_model(e->options, windows, e->tokens, &e->verdicts, error));
     e->audit_seconds = clock_seconds() - begin;
     return evaluate_judge(e->options, &e->verdicts, error);
 }

@@ -35,25 +35,47 @@ fw_status evaluate_open_audit(const struct evaluate_options *options,
     return cache_audit_open(&own, audit, error);
 }
 
+/* A model that reads on, as one that reads windows: each is the beginning of a stream. */
+static fw_status begin_stream(void *self, const int32_t *inputs, int64_t batch, int64_t tokens,
+                              fw_error *error) {
+    const struct language_model *model = self;
+    (void)batch;
+    FW_TRY(model->restart(model->stream, error));
+    return model->read_on(model->stream, inputs, tokens, error);
+}
+
+static fw_status stream_rows(void *self, int64_t first, int64_t n, float *host, fw_error *error) {
+    const struct language_model *model = self;
+    return model->log_probabilities(model->self, first, n, host, error);
+}
+
+static struct language_model stream_as_windows(const struct language_model *model) {
+    return (struct language_model){.self = (void *)(uintptr_t)model,
+                                   .infer = begin_stream,
+                                   .log_probabilities = stream_rows,
+                                   .most_rows = model->most_rows};
+}
+
 fw_status evaluate_audit_model(const struct evaluate_options *options,
                                const struct windows *windows, const uint16_t *tokens,
                                struct verdicts *verdicts, fw_error *error) {
     if (wanted(options, EVALUATE_AUDIT_MODEL) == EVAL_AUDIT_OFF) return FW_OK;
     const bool full = wanted(options, EVALUATE_AUDIT_MODEL) == EVAL_AUDIT_FULL;
-    const int64_t batch = options->experiment->eval.batch;
+    const bool reads_on = options->mode == EVAL_STREAM;
+    const int64_t batch = reads_on ? 1 : options->experiment->eval.batch;
     const uint64_t passes = (windows_count(windows) + (uint64_t)batch - 1) / (uint64_t)batch;
-    const struct model_probes probes = {.model = options->model,
-                                        .table = options->table,
-                                        .windows = windows,
-                                        .tokens = tokens,
-                                        .batch = batch,
-                                        .rounds =
-                                            full ? passes : model_probe_rounds(windows, batch),
-                                        .seed = audit_seed(options),
-                                        .rows = full ? 0 : ROWS_OF_A_SAMPLE,
-                                        .all_windows = full,
-                                        .thorough = full,
-                                        .rounding = model_probe_rounding(options->host->device)};
+    const struct model_probes probes = {
+        .model = reads_on ? stream_as_windows(&options->model) : options->model,
+        .table = options->table,
+        .windows = windows,
+        .tokens = tokens,
+        .batch = batch,
+        .rounds = full ? passes : model_probe_rounds(windows, batch),
+        .seed = audit_seed(options),
+        .rows = full ? 0 : ROWS_OF_A_SAMPLE,
+        .all_windows = full,
+        .thorough = full,
+        .rounding = model_probe_rounding(options->host->device)};
     return model_probe(&probes, verdicts, error);
 }
 

@@ -13,7 +13,7 @@ fw_status evaluate_open_audit(const struct evaluate_options *options,
                               struct verdicts *verdicts, struct cache_audit **audit,
                               fw_error *error);
 
-/* Probe the model on the windows of the stream that was scored. */
+/* Probe the model on the windows, or in EVAL_STREAM the chunks, of the stream that was scored. */
 fw_status evaluate_audit_model(const struct evaluate_options *options,
                                const struct windows *windows, const uint16_t *tokens,
                                struct verdicts *verdicts, fw_error *error);

@@ -119,8 +119,14 @@ static float *row_of(struct probing *p, int64_t b) {
 static fw_status fetch(struct probing *p, int64_t slot, const struct probed_window *window,
                        float *rows, fw_error *error) {
     const struct language_model *model = &p->probes->model;
-    return model->log_probabilities(model->self, slot * p->length + window->first,
-                                    window->flip + 1 - window->first, rows, error);
+    const int64_t most = model->most_rows > 0 ? model->most_rows : p->length;
+    const int64_t end = slot * p->length + window->flip + 1;
+    for (int64_t first = slot * p->length + window->first; first < end; first += most) {
+        const int64_t n = end - first < most ? end - first : most;
+        FW_TRY(model->log_probabilities(model->self, first, n, rows, error));
+        rows += n * (int64_t)vocabulary(p);
+    }
+    return FW_OK;
 }
 
 static fw_status infer(struct probing *p, const int32_t *inputs, fw_error *error) {
@@ -214,7 +220,8 @@ static fw_status change_others(struct probing *p, fw_error *error) {
 static fw_status move_windows(struct probing *p, fw_error *error) {
     const int64_t batch = p->probes->batch;
     if (batch == 1) {
-        probe_skip(probe_of(p, "batch-position"), "eval.batch is 1: there is one place");
+        probe_skip(probe_of(p, "batch-position"),
+                   "one window is read at a time: there is one place");
         return FW_OK;
     }
     for (int64_t b = 0; b < batch; b++)

@@ -369,6 +369,59 @@ static void test_a_twin_that_fails(void **state) {
     cache_audit_close(audit);
 }
 
+/* ---- a model that reads on, and one token further ---- */
+
+static int32_t read_on_tokens[N];
+static int64_t n_read, ahead;
+
+static fw_status restart(void *self, fw_error *why) { return (void)self, (void)why, FW_OK; }
+
+static fw_status read_on(void *self, const int32_t *inputs, int64_t n, fw_error *why) {
+    (void)self, (void)why;
+    assert_true(n <= N);
+    memcpy(read_on_tokens, inputs, (size_t)n * sizeof *inputs);
+    n_read = n;
+    return FW_OK;
+}
+
+static fw_status rows_of_the_last(void *self, int64_t first, int64_t n, float *host,
+                                  fw_error *why) {
+    (void)self, (void)why;
+    for (int64_t i = first; i < first + n; i++, host += V) {
+        const int64_t seen = i + ahead < n_read ? i + ahead : i;
+        for (int32_t v = 0; v < V; v++)
+            host[v] = (float)log(v == read_on_tokens[seen] ? 0.5 : 0.5 / (V - 1));
+    }
+    return FW_OK;
+}
+
+static struct evaluate_result evaluate_stream(void) {
+    struct model *unused = open_model(1, WINDOW);
+    struct evaluate_options options = options_for(unused, EVAL_STREAM, true);
+    options.model = (struct language_model){.log_probabilities = rows_of_the_last,
+                                            .most_read = N,
+                                            .restart = restart,
+                                            .read_on = read_on};
+    experiment.eval.chunk = 10;
+    experiment.eval.batch = 2;
+    struct evaluate_result result;
+    assert_ok(evaluate(&options, &result, &error), &error);
+    model_destroy(unused);
+    return result;
+}
+
+static void test_a_stream_is_probed_as_it_is_read(void **state) {
+    (void)state;
+    ahead = 0;
+    const struct evaluate_result honest = evaluate_stream();
+    assert_null(verdicts_failed(&honest.verdicts, NULL));
+    assert_true(find(&honest, "model.future-flip")->positions > 0);
+    ahead = 1;
+    const struct evaluate_result lying = evaluate_stream();
+    assert_int_equal(find(&lying, "model.future-flip")->verdict, VERDICT_FAIL);
+    assert_int_equal(find(&lying, "model.batch-independence")->verdict, VERDICT_PASS);
+}
+
 /* ---- verdicts ---- */
 
 static void test_verdicts(void **state) {
@@ -416,6 +469,7 @@ int main(void) {
         CHECKED(test_replay),
         CHECKED(test_replay_sees_what_is_read_behind_the_end),
         CHECKED(test_a_twin_that_fails),
+        CHECKED(test_a_stream_is_probed_as_it_is_read),
         CHECKED(test_verdicts),
     };
     return cmocka_run_group_tests_name("in step", tests, evaluate_open_session,

@@ -22,7 +22,7 @@ refuse "\\[cache\\] cache ngram has no key 'ordr'" "$fairway" check --cache ngra
 refuse 'nowhere.fairway' "$fairway" check --artifact nowhere.fairway --data 'text:text/*.txt'
 
 # Every cache that states distributions passes, and the same seed gives the same lines.
-for cache in none ngram; do
+for cache in none ngram tilt; do
   "$fairway" check --cache "$cache" --tokens 512 --vocab 256 --seed 11 >"$cache.txt" ||
     { cat "$cache.txt" >&2; fail "$cache does not pass"; }
   grep -q '^No probe failed' "$cache.txt" || fail "no verdict on $cache"
@@ -62,6 +62,9 @@ done
 "$fairway" check --artifact out/model.fairway --data 'text:text/1*.txt' --tokens 600 --set cache.plugin=none \
   --set eval.batch=1 >one.txt || { cat one.txt >&2; fail "batches of one"; }
 grep -q '^  model.batch-position  *skipped' one.txt || fail "a batch of one has one place"
+"$fairway" check --artifact out/model.fairway --data 'text:text/1*.txt' --tokens 600 --set eval.mode=stream \
+  --set cache.plugin=none >stream.txt || { cat stream.txt >&2; fail "a stream"; }
+grep -q '^  model.future-flip  *pass  *[1-9]' stream.txt || fail "a stream is not probed"
 
 # Switched off, nothing is said; the score stays what it is.
 "$fairway" eval --artifact out/model.fairway --data 'text:text/1*.txt' >on.txt
