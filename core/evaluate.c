@@ -11,8 +11,9 @@
 #include "rows.h"
 #include "windows.h"
 
-/* Rows formed together: few enough to stay in the processor's cache; more where none is kept. */
-enum { ROWS_AT_ONCE = 128, ROWS_MEASURED_AT_ONCE = 1024 };
+/* Rows formed together. Waking the threads for it takes as long as forming several hundred rows;
+ * rows that a cache then looks at should still be in the processor's caches. */
+enum { ROWS_AT_ONCE = 128, ROWS_OF_A_THREAD = 32, VALUES_MEASURED_AT_ONCE = 1 << 22 };
 
 /* A cache that is being scored, with a ledger of its own. */
 struct scored_cache {
@@ -193,7 +194,10 @@ static fw_status score_piece(struct evaluation *e, const struct piece *piece, fw
 }
 
 static int64_t rows_at_once(const struct evaluation *e) {
-    return e->alone && e->reads_on ? ROWS_MEASURED_AT_ONCE : ROWS_AT_ONCE;
+    const int64_t measured = VALUES_MEASURED_AT_ONCE / (int64_t)e->options->table->vocabulary;
+    const int64_t kept = ROWS_OF_A_THREAD * (int64_t)e->options->host->threads(e->options->host);
+    const int64_t rows = e->alone ? measured : kept;
+    return rows > ROWS_AT_ONCE ? rows : ROWS_AT_ONCE;
 }
 
 static void show_progress(const struct evaluation *e, const struct piece *piece) {
