@@ -127,6 +127,13 @@ static const int sealed_calls[] = {
     SCMP_SYS(clock_gettime), SCMP_SYS(clock_getres), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
     SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(restart_syscall), SCMP_SYS(getrandom)};
 
+static const int device_calls[] = {
+    SCMP_SYS(ioctl),         SCMP_SYS(poll),  SCMP_SYS(ppoll),         SCMP_SYS(eventfd2),
+    SCMP_SYS(pipe2),         SCMP_SYS(mlock), SCMP_SYS(munlock),       SCMP_SYS(mincore),
+    SCMP_SYS(msync),         SCMP_SYS(mbind), SCMP_SYS(get_mempolicy), SCMP_SYS(set_mempolicy),
+    SCMP_SYS(sysinfo),       SCMP_SYS(uname), SCMP_SYS(getrusage),     SCMP_SYS(sched_getscheduler),
+    SCMP_SYS(sched_getparam)};
+
 static const int loading_calls[] = {
     SCMP_SYS(newfstatat), SCMP_SYS(stat), SCMP_SYS(lstat), SCMP_SYS(statx), SCMP_SYS(access),
     SCMP_SYS(faccessat), SCMP_SYS(faccessat2), SCMP_SYS(readlink), SCMP_SYS(readlinkat),
@@ -178,6 +185,8 @@ static int limit_calls(scmp_filter_ctx filter, enum jail jail) {
     if (result == 0) result = allow_threads(filter);
     if (result == 0 && noting && jail == JAIL_SEALED)
         result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), idle_calls[0], 0);
+    if (result == 0 && jail == JAIL_SEALED_WITH_DEVICE)
+        result = allow(filter, device_calls, sizeof device_calls / sizeof(int));
     if (result == 0 && jail == JAIL_LOADING) {
         result = allow(filter, loading_calls, sizeof loading_calls / sizeof(int));
         if (result == 0) result = allow_opening(filter);

@@ -14,11 +14,14 @@ enum jail {
      * are open; no network, no other process. */
     JAIL_LOADING,
     /* No files either: memory, threads, the clock, and descriptors that are open. */
-    JAIL_SEALED
+    JAIL_SEALED,
+    /* As JAIL_SEALED, for a process that works with a device which it has opened before: what its
+     * driver asks of descriptors that are open, too. */
+    JAIL_SEALED_WITH_DEVICE
 };
 
 /* `readable`: paths of files and directories, NULL-terminated; those that are absent are passed
- * over. NULL with JAIL_SEALED. A process goes from JAIL_LOADING to JAIL_SEALED, never back.
+ * over. NULL but with JAIL_LOADING. A process goes from JAIL_LOADING to a sealed one, never back.
  * E_UNSUPPORTED when the kernel refuses seccomp. */
 fw_status jail_enter(enum jail jail, const char *const *readable, fw_error *error);
 

@@ -5,8 +5,9 @@
  *   3. create device, model, cache and tokenizer, and decode.
  *
  * Before 2 no plugin has been called, but the constructors of its library ran when it was loaded,
- * in a jail that lets files be read and nothing be written. What cannot be created without files is
- * created before 2 as well: a device other than the CPU, and a tokenizer with a model file. */
+ * in a jail that lets files be read and nothing be written (on the CPU: a GPU's driver would not
+ * open there). What cannot be created without files is created before 2 as well: a device other
+ * than the CPU, and a tokenizer with a model file. */
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -78,7 +79,18 @@ static void add_system(struct readable *readable) {
         add(readable, name);
 }
 
+/* A driver is opened for more than reading, which the first jail does not allow. */
+static bool may_have_driver(const struct decoding *d) {
+    const char *device = "auto";
+    static const char key[] = "run.device=";
+    for (size_t i = 0; i < d->arguments.n_overrides; i++)
+        if (strncmp(d->arguments.overrides[i], key, sizeof key - 1) == 0)
+            device = d->arguments.overrides[i] + sizeof key - 1;
+    return strcmp(device, "cpu") != 0 && access("/dev/nvidiactl", F_OK) == 0;
+}
+
 static fw_status enter_first_jail(const struct decoding *d, fw_error *error) {
+    if (may_have_driver(d)) return FW_OK;
     struct readable readable = {.n = 0};
     struct registry *registry = NULL;
     FW_TRY(registry_create(d->arguments.plugin_directories, d->arguments.n_plugin_directories,
@@ -190,8 +202,9 @@ static fw_status decode(struct decoding *d, fw_error *error) {
 /* ---- the whole ---- */
 
 static fw_status seal(const struct decoding *d, fw_error *error) {
-    if (d->scorer.session.host == NULL) jail_note_refusals(); /* no foreign threads yet */
-    FW_TRY(jail_enter(JAIL_SEALED, NULL, error));
+    const bool has_device = d->scorer.session.host != NULL;
+    if (!has_device) jail_note_refusals(); /* a driver's threads may block the signal */
+    FW_TRY(jail_enter(has_device ? JAIL_SEALED_WITH_DEVICE : JAIL_SEALED, NULL, error));
     prove_say(PROVE_SEALED, "", 0);
     return FW_OK;
 }
