@@ -40,9 +40,10 @@ typedef struct fw_cache_shape {
     const uint8_t *token_is_boundary;
 } fw_cache_shape;
 
-/* fw_cache.update_every: one block for each evaluation window's scored positions. Under [eval]
- * faithful = yes the windows at the end of the stream overlap: a cache that declares itself
- * unverified is asked and told there about the same positions several times; others never are. */
+/* fw_cache.update_every: one block for each evaluation window's scored positions; in a stream
+ * ([eval] mode = stream) for each run of [eval] stride positions. Under [eval] faithful = yes the
+ * windows at the end of the stream overlap: a cache that declares itself unverified is asked and
+ * told there about the same positions several times; others never are. */
 #define FW_UPDATE_EVERY_WINDOW 0xffffffffu
 
 /* The language model's row for one position. */
