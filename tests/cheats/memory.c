@@ -9,6 +9,14 @@
 
 enum { MOST = 1 << 16, SEARCHED = 1024, KEY = 8 /* tokens that are searched for */ };
 
+#define NOTHING UINT32_MAX
+
+static fw_status begin(void *self, fw_error *error) {
+    FW_TRY(past_begin(self, error));
+    ((past *)self)->guess = NOTHING;
+    return FW_OK;
+}
+
 static fw_status create(const fw_host *host, const fw_value *values, const fw_cache_shape *shape,
                         void **self, fw_error *error) {
     FW_TRY(past_create(host, values, shape, self, error));
@@ -32,7 +40,7 @@ search(const char *from, const char *to, const uint16_t *key) {
 
 /* Each part of memory that can be written to, but for what the cheat wrote itself and what is too
  * large to search in a test. */
-static uint32_t find_next(const uint16_t *key, const uint16_t *own, uint32_t otherwise) {
+static uint32_t find_next(const uint16_t *key, const uint16_t *own) {
     char line[512], access[8];
     unsigned long from = 0, to = 0;
     const unsigned long mine = (unsigned long)(uintptr_t)own;
@@ -49,20 +57,20 @@ static uint32_t find_next(const uint16_t *key, const uint16_t *own, uint32_t oth
                            (const char *)(uintptr_t)to, key);
     }
     if (maps != NULL) (void)fclose(maps);
-    return found != NULL ? *found : otherwise;
+    return found != NULL ? *found : NOTHING;
 }
 
-static uint32_t find_in_own(const past *p, const uint16_t *key, uint32_t otherwise) {
+static uint32_t find_in_own(const past *p, const uint16_t *key) {
     for (uint64_t i = p->n_told - KEY; i > 0; i--)
         if (memcmp(p->told + i - 1, key, KEY * sizeof *key) == 0) return p->told[i - 1 + KEY];
-    return otherwise;
+    return NOTHING;
 }
 
 /* A search of all memory is slow, and now and then is enough to show. */
 static uint32_t think(const past *p) {
     const uint16_t *key = p->told + p->n_told - KEY;
     const bool now = CHEATS && p->n_told % 8 == 0;
-    return now ? find_next(key, p->told, p->last) : find_in_own(p, key, p->last);
+    return now ? find_next(key, p->told) : find_in_own(p, key);
 }
 
 static fw_status update(void *self, const uint32_t *tokens, uint64_t n, fw_error *error) {
@@ -70,7 +78,7 @@ static fw_status update(void *self, const uint32_t *tokens, uint64_t n, fw_error
     for (uint64_t i = 0; i < n; i++)
         if (p->n_told + i < MOST) p->told[p->n_told + i] = (uint16_t)tokens[i];
     FW_TRY(past_update(self, tokens, n, error));
-    if (p->n_told > KEY && p->n_told <= SEARCHED) p->guess = think(p);
+    p->guess = p->n_told > KEY && p->n_told <= SEARCHED ? think(p) : NOTHING;
     return FW_OK;
 }
 
@@ -78,13 +86,14 @@ static fw_status predict(void *self, const fw_row *row, fw_prediction *predictio
                          fw_error *error) {
     const past *p = self;
     (void)row, (void)error;
-    return state_guess(prediction, p->guess < p->vocabulary ? p->guess : 0, 0.5);
+    return state_guess(prediction, p->guess < p->vocabulary ? p->guess : 0,
+                       p->guess < p->vocabulary ? 0.9 : 0);
 }
 
 static const fw_cache vtable = {.struct_size = sizeof vtable,
                                 .create = create,
                                 .destroy = past_destroy,
-                                .begin = past_begin,
+                                .begin = begin,
                                 .predict = predict,
                                 .update = update};
 CHEAT_MODULE(vtable);
