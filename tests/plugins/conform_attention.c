@@ -385,6 +385,7 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(decoding_at_far_positions),
                                        cmocka_unit_test(decoding_knows_its_positions),
                                        cmocka_unit_test(states_take_turns),
+                                       cmocka_unit_test(decoding_takes_more_than_forward),
                                        cmocka_unit_test(decoding_refuses)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

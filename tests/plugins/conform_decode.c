@@ -239,6 +239,27 @@ void states_take_turns(void **state) {
     close_layer(&l);
 }
 
+/* A call of decode may have more tokens than any other call. */
+void decoding_takes_more_than_forward(void **state) {
+    (void)state;
+    if (!decodes()) skip();
+    layer l = open_layer(&target);
+    enum { T = 5 * MAX_TOKENS + 3 };
+    fw_attention_plan small = {.struct_size = sizeof small}, large = small;
+    fw_error error = {.struct_size = sizeof error};
+    conform_ok(l.vtable->plan(l.self, FW_DECODE, 1, 1, &small, &error), &error);
+    conform_ok(l.vtable->plan(l.self, FW_DECODE, 1, T, &large, &error), &error);
+    assert_true(small.scratch_bytes <= large.scratch_bytes);
+    assert_int_equal(large.saved_bytes, 0);
+    float *input = conform_normals(58, T * WIDTH, 1);
+    const int64_t all = T;
+    const pass p = {.batch = 1, .tokens = T, .window = 20, .input = input};
+    float *once = decode_text(&l, &p, T, &all, 1), *pieces = decode_text(&l, &p, 26, mixed, 4);
+    conform_assert_close("more tokens than forward takes", once, pieces, T * WIDTH, rounding());
+    free(once), free(pieces), free(input);
+    close_layer(&l);
+}
+
 void decoding_refuses(void **state) {
     (void)state;
     if (!decodes()) skip();

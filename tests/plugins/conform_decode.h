@@ -13,6 +13,7 @@ void decoding_keeps_to_the_window(void **state);
 void decoding_at_far_positions(void **state);
 void decoding_knows_its_positions(void **state);
 void states_take_turns(void **state);
+void decoding_takes_more_than_forward(void **state);
 void decoding_refuses(void **state);
 
 #endif
