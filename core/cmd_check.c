@@ -232,7 +232,7 @@ static fw_status check_artifact(const struct arguments *arguments, const struct 
                                 struct verdicts *verdicts, fw_error *error) {
     struct arguments own = *arguments;
     char seed[48];
-    (void)snprintf(seed, sizeof seed, "run.seed=%" PRIu64, o->seed);
+    (void)snprintf(seed, sizeof seed, "eval.audit_seed=%" PRIu64, o->seed);
     FW_TRY(scored_overrides_check(arguments, error));
     FW_TRY(add_override(&own, seed, error));
     FW_TRY(add_override(&own, "eval.audit=full", error));

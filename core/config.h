@@ -76,6 +76,7 @@ struct eval_keys {
     int64_t stream_check_tokens; /* of the comparison of stream and sliding; 0: none */
     int64_t on_violation;        /* enum eval_violation */
     int64_t audit;               /* enum eval_audit */
+    int64_t audit_seed;          /* which positions; -1: fresh ones */
     int64_t coin;                /* random tokens of the coin test; 0: none */
     int64_t coin_seed;           /* which; -1: fresh ones */
     int64_t ranks;               /* parts of the stream, each with a cold cache of its own */

@@ -150,6 +150,8 @@ static const struct core_key eval_keys[] = {
            "report it as INVALID"),
     CHOICE("audit", "sample", audits, eval.audit,
            "probes of cache and model while they are scored: none, at sampled positions, or all"),
+    NUMBER(FW_PARAM_INT, "audit_seed", "-1", -1, LARGEST_SEED, "", eval.audit_seed,
+           "which positions are sampled; -1: fresh ones, whose seed the receipt has"),
     NUMBER(FW_PARAM_INT, "coin", "0", 0, 1e9, "tokens", eval.coin,
            "random tokens of a coin test of cache and model before the score; 0: none"),
     NUMBER(FW_PARAM_INT, "coin_seed", "-1", -1, LARGEST_SEED, "", eval.coin_seed,

@@ -44,6 +44,7 @@ struct evaluation {
     struct scored_cache cache, counterpart;
     int with_entropy;
     double begin, audit_seconds;
+    uint64_t audit_seed;
     struct verdicts verdicts;
 };
 
@@ -297,8 +298,8 @@ static fw_status enter(struct evaluation *e, const struct plugin_choice *choice,
     cache->context = calloc(context + 1, sizeof *cache->context);
     if (cache->context == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for a context of %u tokens", context);
-    FW_TRY(evaluate_open_audit(e->options, choice, e->windows.targets, &e->verdicts, &cache->audit,
-                               error));
+    FW_TRY(evaluate_open_audit(e->options, choice, e->windows.targets, e->audit_seed, &e->verdicts,
+                               &cache->audit, error));
     return ledger_create(e->windows.targets, cache->repeats, &cache->ledger, error);
 }
 
@@ -377,6 +378,7 @@ static fw_status evaluation_open(struct evaluation *e, fw_error *error) {
     FW_TRY(rows_create(rows_at_once(e), options->table->vocabulary, &e->rows, error));
     FW_TRY(ledger_create(n - 1, faithful, &e->ledger, error));
     if (faithful) FW_TRY(ledger_create(n - 1, false, &e->fair_ledger, error));
+    FW_TRY(evaluate_audit_seed(options, &e->audit_seed, error));
     return options->with_cache ? open_caches(e, error) : FW_OK;
 }
 
@@ -438,7 +440,8 @@ static fw_status summarise_caches(const struct evaluation *e, struct evaluate_re
 static fw_status audit(struct evaluation *e, fw_error *error) {
     const double begin = clock_seconds();
     const struct windows *windows = e->reads_on ? &e->chunks : &e->windows;
-    FW_TRY(evaluate_audit_model(e->options, windows, e->tokens, &e->verdicts, error));
+    FW_TRY(
+        evaluate_audit_model(e->options, windows, e->tokens, e->audit_seed, &e->verdicts, error));
     e->audit_seconds = clock_seconds() - begin;
     return evaluate_judge(e->options, &e->verdicts, error);
 }
@@ -457,6 +460,7 @@ static fw_status summarise(const struct evaluation *e, struct evaluate_result *r
     if (e->cache.stream != NULL) FW_TRY(summarise_caches(e, &made, error));
     made.verdicts = e->verdicts;
     made.audit_seconds = e->audit_seconds;
+    made.audit_seed = e->audit_seed;
     made.seconds = clock_seconds() - e->begin;
     *result = made;
     return FW_OK;

@@ -99,6 +99,7 @@ struct evaluate_result {
     struct verdicts verdicts;     /* of audit and coin, on "cache", "counterpart" and "model" */
     struct coin_result coin;      /* set by who had the coin test made before: evaluate_coin.h */
     double audit_seconds;         /* of those after the scoring; in `seconds` too */
+    uint64_t audit_seed;          /* which positions were sampled */
     double seconds;
 };
 

@@ -1,5 +1,6 @@
 #include "evaluate_audit.h"
 
+#include "coin.h"
 #include "probe_model.h"
 
 enum { ROWS_OF_A_SAMPLE = 64 }; /* of a window, before the tokens that change */
@@ -9,12 +10,16 @@ static int64_t wanted(const struct evaluate_options *options, enum evaluate_audi
     return audited ? options->experiment->eval.audit : EVAL_AUDIT_OFF;
 }
 
-static uint64_t audit_seed(const struct evaluate_options *options) {
-    return options->host->seed(options->host, "audit");
+fw_status evaluate_audit_seed(const struct evaluate_options *options, uint64_t *seed,
+                              fw_error *error) {
+    const int64_t given = options->experiment->eval.audit_seed;
+    const bool none = wanted(options, EVALUATE_AUDIT_ALL) == EVAL_AUDIT_OFF;
+    *seed = none || given < 0 ? 0 : (uint64_t)given;
+    return none || given >= 0 ? FW_OK : coin_fresh_seed(seed, error);
 }
 
 fw_status evaluate_open_audit(const struct evaluate_options *options,
-                              const struct plugin_choice *choice, uint64_t targets,
+                              const struct plugin_choice *choice, uint64_t targets, uint64_t seed,
                               struct verdicts *verdicts, struct cache_audit **audit,
                               fw_error *error) {
     *audit = NULL;
@@ -29,7 +34,7 @@ fw_status evaluate_open_audit(const struct evaluate_options *options,
         .targets = targets,
         .allow_unverified =
             !is_counterpart && experiment->eval.on_violation == EVAL_VIOLATION_REPORT,
-        .seed = audit_seed(options),
+        .seed = seed,
         .full = wanted(options, EVALUATE_AUDIT_CACHES) == EVAL_AUDIT_FULL,
         .verdicts = verdicts};
     return cache_audit_open(&own, audit, error);
@@ -57,7 +62,7 @@ static struct language_model stream_as_windows(const struct language_model *mode
 }
 
 fw_status evaluate_audit_model(const struct evaluate_options *options,
-                               const struct windows *windows, const uint16_t *tokens,
+                               const struct windows *windows, const uint16_t *tokens, uint64_t seed,
                                struct verdicts *verdicts, fw_error *error) {
     if (wanted(options, EVALUATE_AUDIT_MODEL) == EVAL_AUDIT_OFF) return FW_OK;
     const bool full = wanted(options, EVALUATE_AUDIT_MODEL) == EVAL_AUDIT_FULL;
@@ -71,7 +76,7 @@ fw_status evaluate_audit_model(const struct evaluate_options *options,
         .tokens = tokens,
         .batch = batch,
         .rounds = full ? passes : model_probe_rounds(windows, batch),
-        .seed = audit_seed(options),
+        .seed = seed,
         .rows = full ? 0 : ROWS_OF_A_SAMPLE,
         .all_windows = full,
         .thorough = full,

@@ -113,8 +113,9 @@ void report_print_audit(const struct experiment *experiment, const struct evalua
     if (result->coin.seconds > 0) (void)putchar('\n');
     coin_print(&result->coin, experiment);
     if (verdicts->n == 0) return;
-    (void)printf("\naudit: probe, verdict, positions (%.1f s after the scoring)\n",
-                 result->audit_seconds);
+    (void)printf("\naudit: probe, verdict, positions (seed %" PRIu64
+                 ", %.1f s after the scoring)\n",
+                 result->audit_seed, result->audit_seconds);
     verdicts_print(verdicts);
 }
 
@@ -446,8 +447,10 @@ static cJSON *make_receipt(const struct session *session, const struct report *r
     each_effect(report, add_effect, cJSON_AddObjectToObject(receipt, "effects"));
     cJSON *coin = coin_json(&report->final.coin);
     if (coin != NULL) (void)cJSON_AddItemToObject(receipt, "coin", coin);
-    if (report->final.verdicts.n > 0)
+    if (report->final.verdicts.n > 0) {
+        (void)cJSON_AddNumberToObject(receipt, "audit_seed", (double)report->final.audit_seed);
         (void)cJSON_AddItemToObject(receipt, "audit", verdicts_json(&report->final.verdicts));
+    }
     return receipt;
 }
 

@@ -12,6 +12,7 @@ static fw_error error = {.struct_size = sizeof error};
 static int setup(void **state) {
     const int failed = evaluate_setup(state);
     experiment.eval.audit = EVAL_AUDIT_FULL;
+    experiment.eval.audit_seed = 7;
     experiment.eval.on_violation = EVAL_VIOLATION_REPORT;
     return failed;
 }
@@ -93,6 +94,18 @@ static void test_the_audit_changes_no_score(void **state) {
     assert_memory_equal(&full.model, &off.model, sizeof off.model);
     assert_memory_equal(&full.cached, &off.cached, sizeof off.cached);
     assert_int_equal(off.verdicts.n, 0);
+}
+
+static void test_seeds(void **state) {
+    (void)state;
+    assert_int_equal(evaluate_with(2, EVAL_SLIDING, true).audit_seed, 7);
+    experiment.eval.audit_seed = -1;
+    script.n_calls = 0;
+    const uint64_t fresh = evaluate_with(2, EVAL_SLIDING, true).audit_seed;
+    script.n_calls = 0;
+    assert_int_not_equal(fresh, evaluate_with(2, EVAL_SLIDING, true).audit_seed);
+    experiment.eval.audit = EVAL_AUDIT_OFF;
+    assert_int_equal(evaluate_with(2, EVAL_SLIDING, true).audit_seed, 0);
 }
 
 static void test_only_the_final_score_is_audited(void **state) {
@@ -458,6 +471,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         CHECKED(test_honest),
         CHECKED(test_the_audit_changes_no_score),
+        CHECKED(test_seeds),
         CHECKED(test_only_the_final_score_is_audited),
         CHECKED(test_zero_weight_is_the_models_score),
         CHECKED(test_zero_weight_fails_on_a_broken_row),

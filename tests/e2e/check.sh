@@ -51,7 +51,7 @@ grep -q '^INVALID: the probe cache.sum fails' hashed.txt || fail "no verdict on 
 "$fairway" run tiny.ini >run.txt || fail "run"
 grep -q '^  cache.replay  *pass  *[1-9]' run.txt || fail "no verdicts in the table"
 grep -q '^  model.future-flip  *pass  *[1-9]' run.txt || fail "no verdicts of the model in the table"
-tr -d '\n\t ' <out/receipt.json | grep -q '"audit":\[{"probe":"cache.sum","verdict":"pass","positions":[1-9]' ||
+tr -d '\n\t ' <out/receipt.json | grep -q '"audit_seed":[1-9][0-9]*,"audit":\[{"probe":"cache.sum","verdict":"pass","positions":[1-9]' ||
   fail "no verdicts in the receipt"
 "$fairway" check --artifact out/model.fairway --data 'text:text/1*.txt' --tokens 600 --seed 4 >check.txt ||
   { cat check.txt >&2; fail "an honest artifact does not pass"; }
@@ -71,5 +71,7 @@ grep -q '^  model.future-flip  *pass  *[1-9]' stream.txt || fail "a stream is no
 "$fairway" eval --artifact out/model.fairway --data 'text:text/1*.txt' --set eval.audit=off >off.txt
 lacks 'audit:' off.txt "an audit that is off"
 [ "$(score 'with cache (ngram)' on.txt)" = "$(score 'with cache (ngram)' off.txt)" ] || fail "the audit changes the score"
-"$fairway" eval --artifact out/model.fairway --data 'text:text/1*.txt' --set eval.audit=full >full.txt
+"$fairway" eval --artifact out/model.fairway --data 'text:text/1*.txt' --set eval.audit=full \
+  --set eval.audit_seed=99 >full.txt
+grep -q '^audit: probe, verdict, positions (seed 99, ' full.txt || fail "another seed than was asked for"
 grep -q '^  model.document-edges  *pass' full.txt || fail "a full audit has edges"
