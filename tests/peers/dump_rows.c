@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "clock.h"
+#include "decoder.h"
 #include "random.h"
 #include "reading.h"
 #include "rows_file.h"
@@ -37,7 +38,9 @@ struct dump {
     struct scorer scorer;
     struct corpus *corpus;
     uint16_t *tokens;
-    struct windows windows;
+    struct decoder *decoder; /* eval.mode = stream: what reads on */
+    struct language_model model;
+    struct windows read, shown; /* as the model reads, and as caches learn of */
     struct rows_writer *writer;
     struct reading *reading;
 };
@@ -101,28 +104,50 @@ static fw_status read_tokens(struct dump *dump, fw_error *error) {
         return fw_fail(error, FW_E_MEMORY, "no memory for %" PRIu64 " tokens", n);
     corpus_read(dump->corpus, 0, n, dump->tokens);
     if (options->shuffle != NULL) shuffle(dump->tokens, n, seed);
-    dump->windows.targets = n - 1;
+    dump->read.targets = dump->shown.targets = n - 1;
     return FW_OK;
 }
 
-static fw_status open_reading(struct dump *dump, struct language_model *model, fw_error *error) {
+/* A stream is read in chunks; caches know the runs of eval.stride. */
+static fw_status open_stream(struct dump *dump, fw_error *error) {
+    const struct experiment *experiment = dump->scorer.session.experiment;
+    const struct decoder_options options = {.model = dump->scorer.model,
+                                            .most = evaluate_chunk(experiment),
+                                            .window = evaluate_window(experiment)};
+    const uint64_t run = (uint64_t)experiment->eval.stride;
+    dump->shown.length = dump->shown.stride = run;
+    dump->read.length = dump->read.stride = (uint64_t)options.most;
+    return decoder_create(&options, &dump->decoder, error);
+}
+
+static fw_status open_windows(struct dump *dump, fw_error *error) {
+    const struct experiment *experiment = dump->scorer.session.experiment;
+    const uint64_t length = (uint64_t)evaluate_window(experiment);
+    if (experiment->eval.mode == EVAL_STREAM) return open_stream(dump, error);
+    const bool sliding = experiment->eval.mode == EVAL_SLIDING;
+    dump->read.length = length;
+    dump->read.stride = sliding ? (uint64_t)experiment->eval.stride : length;
+    dump->shown = dump->read;
+    return FW_OK;
+}
+
+static fw_status open_reading(struct dump *dump, fw_error *error) {
     const struct experiment *experiment = dump->scorer.session.experiment;
     const struct token_table *table = dump->scorer.artifact.table;
-    if (experiment->eval.mode != EVAL_PLAIN && experiment->eval.mode != EVAL_SLIDING)
-        return fw_fail(error, FW_E_CONFIG,
-                       "rows are dumped in plain or sliding windows; --set eval.mode=plain");
-    dump->windows.length = (uint64_t)evaluate_window(experiment);
-    dump->windows.stride = experiment->eval.mode == EVAL_SLIDING ? (uint64_t)experiment->eval.stride
-                                                                 : dump->windows.length;
+    FW_TRY(open_windows(dump, error));
+    dump->model = dump->decoder != NULL ? language_model_with(dump->scorer.model, dump->decoder)
+                                        : language_model_of(dump->scorer.model);
     const struct reading_options reading = {.host = dump->scorer.session.services,
-                                            .model = model,
-                                            .windows = &dump->windows,
+                                            .model = &dump->model,
+                                            .windows = &dump->read,
                                             .tokens = dump->tokens,
-                                            .batch = experiment->eval.batch,
+                                            .batch =
+                                                dump->decoder != NULL ? 1 : experiment->eval.batch,
+                                            .reads_on = dump->decoder != NULL,
                                             .vocabulary = table->vocabulary,
                                             .most = ROWS_AT_ONCE};
     FW_TRY(reading_create(&reading, &dump->reading, error));
-    const struct rows_header header = {table, dump->windows, dump->tokens};
+    const struct rows_header header = {table, dump->shown, dump->tokens};
     return rows_writer_open(dump->options->out, &header, &dump->writer, error);
 }
 
@@ -136,13 +161,13 @@ static fw_status copy_rows(struct dump *dump, fw_error *error) {
         FW_TRY(rows_writer_append(dump->writer, piece.log_probabilities, (uint64_t)piece.n, error));
         progress_work(progress, "rows",
                       (double)(piece.window.start + piece.first + (uint64_t)piece.n),
-                      (double)dump->windows.targets, "tokens", begin);
+                      (double)dump->read.targets, "tokens", begin);
     }
     progress_end(progress);
     const fw_status status = rows_writer_commit(dump->writer, error);
     dump->writer = NULL;
     if (status == FW_OK)
-        (void)fprintf(stderr, "%" PRIu64 " rows of %u in %.1f s\n", dump->windows.targets,
+        (void)fprintf(stderr, "%" PRIu64 " rows of %u in %.1f s\n", dump->read.targets,
                       dump->scorer.artifact.table->vocabulary, clock_seconds() - begin);
     return status;
 }
@@ -151,12 +176,12 @@ static fw_status dump_rows(const struct arguments *arguments, const struct optio
                            fw_error *error) {
     struct dump dump = {.options = options};
     FW_TRY(scorer_open(arguments, options->artifact, &dump.scorer, error));
-    struct language_model model = language_model_of(dump.scorer.model);
     fw_status status = read_tokens(&dump, error);
-    if (status == FW_OK) status = open_reading(&dump, &model, error);
+    if (status == FW_OK) status = open_reading(&dump, error);
     if (status == FW_OK) status = copy_rows(&dump, error);
     reading_destroy(dump.reading);
     rows_writer_abandon(dump.writer);
+    decoder_destroy(dump.decoder);
     corpus_close(dump.corpus);
     free(dump.tokens);
     scorer_close(&dump.scorer);

@@ -1,6 +1,6 @@
 #!/bin/sh
 # dump_rows and replay against `fairway eval`: on the same artifact, tokens and caches they must give the
-# same scores, digit for digit, plain and sliding, from a file and through a pipe; and what is wrong with
+# same scores, digit for digit, plain, sliding and as a stream, from a file and through a pipe; and what is wrong with
 # a rows file is said in one sentence.
 # usage: replay_agrees.sh FAIRWAY FOLDER TESTS_DIRECTORY DUMP_ROWS REPLAY
 dump_rows=$4 replay=$5
@@ -27,7 +27,7 @@ evaluate() {
     --set eval.mode="$2" --set cache.plugin="$1" --set eval.on_violation=report >"eval-$1.txt"
 }
 
-for mode in plain sliding; do
+for mode in plain sliding stream; do
   "$dump_rows" --artifact out/model.fairway --data $shard --tokens $tokens --out $mode.rows \
     --set eval.mode=$mode 2>dump.txt
   "$replay" $mode.rows ngram ngram_hashed ngram:max_order=1 >replay.txt
