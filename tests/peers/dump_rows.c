@@ -10,6 +10,7 @@
 #include "reading.h"
 #include "rows_file.h"
 #include "scorer.h"
+#include "waiting.h"
 
 static const char help[] =
     "usage: dump_rows --artifact FILE --data SHARDS --out ROWS [--tokens N] [--shuffle SEED]\n"
@@ -189,6 +190,7 @@ static fw_status dump_rows(const struct arguments *arguments, const struct optio
 }
 
 int main(int argc, char **argv) {
+    waiting_limit_spinning(argv);
     fw_error error = {.struct_size = sizeof error};
     struct arguments arguments;
     struct options options = {0};

@@ -9,6 +9,7 @@
 #include "clock.h"
 #include "contender.h"
 #include "files.h"
+#include "waiting.h"
 
 static const char help[] =
     "usage: replay ROWS [CONTENDER[:KEY=VALUE,...]]... [--scores FILE] [--json FILE]\n"
@@ -308,6 +309,7 @@ static fw_status parse(int argc, char **argv, struct arguments *arguments, struc
 }
 
 int main(int argc, char **argv) {
+    waiting_limit_spinning(argv);
     fw_error error = {.struct_size = sizeof error};
     struct arguments arguments;
     struct options options = {0};

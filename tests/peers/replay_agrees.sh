@@ -31,24 +31,24 @@ for mode in plain sliding stream; do
   "$dump_rows" --artifact out/model.fairway --data $shard --tokens $tokens --out $mode.rows \
     --set eval.mode=$mode 2>dump.txt
   "$replay" $mode.rows ngram ngram_hashed ngram:max_order=1 >replay.txt
-  "$dump_rows" --artifact out/model.fairway --data $shard --tokens $tokens --out - \
-    --set eval.mode=$mode 2>dump.txt | "$replay" - ngram >piped.txt
   evaluate ngram $mode
   evaluate ngram_hashed $mode
   agree "$mode" "$(rounded 'model alone' replay.txt 4)" "$(column "  $mode" eval-ngram.txt "$([ $mode = plain ] && echo 2 || echo 3)")"
   agree "$mode, ngram" "$(rounded ngram replay.txt 3)" "$(column '  with cache' eval-ngram.txt 4)"
   agree "$mode, ngram_hashed" "$(rounded ngram_hashed replay.txt 3)" \
     "$(column '  with cache' eval-ngram_hashed.txt 4)"
-  agree "$mode, piped" "$(column ngram piped.txt 2)" "$(column ngram replay.txt 2)"
   grep -q '^ngram_hashed .*INVALID: the distribution sums to' replay.txt || fail "no mark of invalidity"
 done
+"$dump_rows" --artifact out/model.fairway --data $shard --tokens $tokens --out - \
+  --set eval.mode=$mode 2>dump.txt | "$replay" - ngram >piped.txt
+agree "$mode, piped" "$(column ngram piped.txt 2)" "$(column ngram replay.txt 2)"
 differ plain.rows sliding.rows "the mode changes no row"
 [ "$(column ngram replay.txt 2)" != "$(column ngram:max_order=1 replay.txt 2)" ] || fail "keys have no effect"
 
 # The same tokens in another order, which the seed decides.
 for seed in 1 1 2; do
-  "$dump_rows" --artifact out/model.fairway --data $shard --tokens $tokens --out shuffled.rows \
-    --shuffle $seed 2>dump.txt
+  "$dump_rows" --artifact out/model.fairway --data $shard --tokens 200 --out shuffled.rows \
+    --set eval.mode=plain --shuffle $seed 2>dump.txt
   cksum <shuffled.rows >>sums.txt
 done
 [ "$(sort -u sums.txt | wc -l)" -eq 2 ] && [ "$(head -n 2 sums.txt | sort -u | wc -l)" -eq 1 ] ||
