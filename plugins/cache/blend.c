@@ -27,11 +27,12 @@ fw_status blend_create(const fw_host *host, const fw_cache_shape *shape, uint32_
                      .max_entries = shape->max_entries};
     mixer->masses = host->allocate(host, mixer->vocabulary * sizeof *mixer->masses);
     mixer->listed = host->allocate(host, (mixer->vocabulary + 1) * sizeof *mixer->listed);
+    mixer->counts = host->allocate(host, (mixer->vocabulary + 1) * sizeof *mixer->counts);
     if (options.learn) {
         mixer->cells = host->allocate(host, n_cells(mixer) * sizeof *mixer->cells);
         mixer->row = host->allocate(host, mixer->vocabulary * sizeof *mixer->row);
     }
-    if (mixer->masses == NULL || mixer->listed == NULL ||
+    if (mixer->masses == NULL || mixer->listed == NULL || mixer->counts == NULL ||
         (options.learn && (mixer->cells == NULL || mixer->row == NULL))) {
         blend_destroy(mixer);
         return fw_fail(error, FW_E_MEMORY, "no memory for the weights of the n-gram cache");
@@ -42,7 +43,7 @@ fw_status blend_create(const fw_host *host, const fw_cache_shape *shape, uint32_
 }
 
 void blend_destroy(blend *mixer) {
-    void *const held[] = {mixer->masses, mixer->listed, mixer->cells, mixer->row};
+    void *const held[] = {mixer->masses, mixer->listed, mixer->counts, mixer->cells, mixer->row};
     for (size_t i = 0; i < sizeof held / sizeof *held; i++)
         if (held[i] != NULL) mixer->host->release(mixer->host, held[i]);
     *mixer = (blend){.host = mixer->host};
@@ -106,6 +107,7 @@ static void add_masses(blend *mixer, fw_prediction *prediction, const uint32_t *
                        const uint32_t *counts, uint32_t n, double share) {
     double *const restrict masses = mixer->masses;
     uint32_t *const restrict listed = mixer->listed;
+    uint32_t *const restrict first = mixer->counts;
     const double off = share * mixer->options.discount;
     uint32_t next = prediction->n;
     for (uint32_t i = 0; i < n; i++) {
@@ -113,6 +115,7 @@ static void add_masses(blend *mixer, fw_prediction *prediction, const uint32_t *
         const double before = masses[token];
         masses[token] = before + (share * counts[i] - off);
         listed[next] = token;
+        first[next] = counts[i];
         next += before <= 0.0;
     }
     prediction->n = next;
@@ -138,9 +141,9 @@ static double state_match(blend *mixer, const contexts *here, const fw_row *row,
     cell *learned = mixer->options.learn ? match_cell(mixer, here, row) : NULL;
     const double sure = (double)length / (length + 10.0);
     const double weight = learned != NULL ? learned->weight : mixer->options.weight * sure;
-    mixer->experts[mixer->n_experts++] = (expert){0, 1, weight, 1.0, learned};
     const uint32_t token = contexts_match_token(here), once = 1;
     add_masses(mixer, prediction, &token, &once, 1, left * weight / (1 - mixer->options.discount));
+    mixer->experts[mixer->n_experts++] = (expert){0, 1, prediction->n, weight, 1.0, learned};
     return left * (1 - weight);
 }
 
@@ -162,7 +165,7 @@ static double state_list(blend *mixer, uint32_t order, trie_followers list, cons
     const double scale = 1 / ((double)sum - options->discount * n);
     const double share = left * weight * scale;
     add_masses(mixer, prediction, list.tokens, list.counts, n, share);
-    mixer->experts[mixer->n_experts++] = (expert){order, n, weight, scale, learned};
+    mixer->experts[mixer->n_experts++] = (expert){order, n, prediction->n, weight, scale, learned};
     return left * (1 - weight);
 }
 
@@ -229,7 +232,7 @@ void blend_learn(blend *mixer, const contexts *here, uint32_t token) {
 
 uint64_t blend_bytes(const blend *mixer) {
     const uint64_t learned = n_cells(mixer) * sizeof *mixer->cells;
-    const uint64_t per_token = sizeof *mixer->masses + sizeof *mixer->listed +
+    const uint64_t per_token = sizeof *mixer->masses + 2 * sizeof *mixer->listed +
                                (mixer->options.learn ? sizeof *mixer->row : 0);
     return (mixer->options.learn ? learned : 0) + mixer->vocabulary * per_token;
 }

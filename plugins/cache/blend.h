@@ -38,6 +38,7 @@ typedef struct cell {
 typedef struct expert {
     uint32_t order; /* 0: the match */
     uint32_t listed;
+    uint32_t end; /* entries of the prediction that it or an expert above it was first to list */
     double weight;
     double scale; /* 1 / sum of the listed counts after discount */
     cell *learned;
@@ -52,7 +53,8 @@ typedef struct blend {
     cell *cells;      /* by order and bucket, when learning */
     double *row;      /* V: the model's row of the pending prediction, when learning */
     double *masses;   /* V: gathered for the prediction in the making, else all 0 */
-    uint32_t *listed; /* V + 1: its tokens */
+    uint32_t *listed; /* V + 1: its tokens, those of the expert on top first ... */
+    uint32_t *counts; /* V + 1: ... and how often the first expert to list each has counted it */
     uint32_t n_experts;
     bool pending; /* a prediction awaits its token */
     expert experts[MAX_ORDER + 1];

@@ -9,6 +9,7 @@
 #define X86 1
 #define FOR_PROCESSOR(features) __attribute__((target(features)))
 #define ALWAYS_INLINE __attribute__((always_inline)) inline
+#include <immintrin.h>
 #else
 #define X86 0
 #define ALWAYS_INLINE inline
@@ -67,43 +68,77 @@ static ALWAYS_INLINE double log_of(double x) {
     return k * LOG2_HIGH + (2 * s * q + k * LOG2_LOW);
 }
 
+/* Whole groups, without a rest that would be done one by one. */
+#define FOR_GROUPS(i, k, n)                                                                        \
+    for (uint32_t i = 0; i < (n); i += CURVES_AT_ONCE)                                             \
+        for (uint32_t k = i; k < i + CURVES_AT_ONCE; k++)
+
 static ALWAYS_INLINE void log_ratios(uint32_t n, const double *restrict mass,
                                      const double *restrict p, double share,
                                      double *restrict ratio) {
-    for (uint32_t i = 0; i < n; i++) {
-        const double floored = p[i] > 0x1p-100 ? p[i] : 0x1p-100;
-        ratio[i] = log_of(1 + mass[i] / (share * floored));
+    FOR_GROUPS(i, k, n) {
+        const double floored = p[k] > 0x1p-100 ? p[k] : 0x1p-100;
+        ratio[k] = log_of(1 + mass[k] / (share * floored));
     }
 }
 
 static ALWAYS_INLINE void gains(uint32_t n, const double *restrict x, double *restrict gain) {
-    for (uint32_t i = 0; i < n; i++) gain[i] = exp_of(x[i]);
+    FOR_GROUPS(i, k, n) gain[k] = exp_of(x[k]);
 }
 
 static ALWAYS_INLINE void steps(uint32_t n, const double *restrict slope,
                                 const double *restrict seen, double rate, double *restrict step) {
-    for (uint32_t i = 0; i < n; i++)
-        step[i] = rate * slope[i] / sqrt(1 + seen[i] + slope[i] * slope[i]);
+    FOR_GROUPS(i, k, n) step[k] = rate * slope[k] / sqrt(1 + seen[k] + slope[k] * slope[k]);
 }
 
-enum { BLOCK = 16 };
+/* ---- search ---- */
 
-/* Most blocks hold nothing: they are asked as a whole. */
-static ALWAYS_INLINE uint32_t above(uint32_t n, const double *restrict p, double least,
-                                    uint32_t *restrict indices) {
+static ALWAYS_INLINE uint32_t lowest_bit(uint64_t bits) {
+#if defined(__GNUC__)
+    return (uint32_t)__builtin_ctzll(bits);
+#else
+    uint32_t place = 0;
+    while ((bits >> place & 1) == 0) place++;
+    return place;
+#endif
+}
+
+/* `compare` says of eight numbers, in as many bits, which are above `least`; most groups of 64 hold
+ * none or one of them. */
+typedef uint64_t compare_eight(const double *p, double least);
+
+static ALWAYS_INLINE uint32_t above(uint32_t n, const double *p, double least, uint32_t *indices,
+                                    compare_eight *compare) {
     uint32_t found = 0, i = 0;
-    for (; n - i >= BLOCK; i += BLOCK) {
-        uint64_t any = 0;
-        for (uint32_t k = 0; k < BLOCK; k++) any |= p[i + k] > least;
-        for (uint32_t k = 0; any != 0 && k < BLOCK; k++) {
-            indices[found] = i + k;
-            found += p[i + k] > least;
-        }
+    for (; n - i >= 64; i += 64) {
+        uint64_t bits = 0;
+        for (uint32_t k = 0; k < 64; k += 8) bits |= compare(p + i + k, least) << k;
+        for (; bits != 0; bits &= bits - 1) indices[found++] = i + lowest_bit(bits);
     }
     for (; i < n; i++)
         if (p[i] > least) indices[found++] = i;
     return found;
 }
+
+static ALWAYS_INLINE uint64_t compare_anywhere(const double *p, double least) {
+    uint64_t bits = 0;
+    for (uint32_t k = 0; k < 8; k++) bits |= (uint64_t)(p[k] > least) << k;
+    return bits;
+}
+
+#if X86
+FOR_PROCESSOR("avx2") static ALWAYS_INLINE uint64_t compare_avx2(const double *p, double least) {
+    const __m256d bound = _mm256_set1_pd(least);
+    const __m256d low = _mm256_cmp_pd(_mm256_loadu_pd(p), bound, _CMP_GT_OQ);
+    const __m256d high = _mm256_cmp_pd(_mm256_loadu_pd(p + 4), bound, _CMP_GT_OQ);
+    return (uint64_t)(_mm256_movemask_pd(low) | _mm256_movemask_pd(high) << 4);
+}
+
+FOR_PROCESSOR("avx512f")
+static ALWAYS_INLINE uint64_t compare_avx512(const double *p, double least) {
+    return _mm512_cmp_pd_mask(_mm512_loadu_pd(p), _mm512_set1_pd(least), _CMP_GT_OQ);
+}
+#endif
 
 /* The same loops, compiled for one kind of processor. */
 #define CURVES_FOR(name, processor)                                                                \
@@ -120,7 +155,7 @@ static ALWAYS_INLINE uint32_t above(uint32_t n, const double *restrict p, double
     }                                                                                              \
     processor static uint32_t above_##name(uint32_t n, const double *p, double least,              \
                                            uint32_t *indices) {                                    \
-        return above(n, p, least, indices);                                                        \
+        return above(n, p, least, indices, compare_##name);                                        \
     }                                                                                              \
     static const curves curves_##name = {log_ratios_##name, gains_##name, steps_##name,            \
                                          above_##name};

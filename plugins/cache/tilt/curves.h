@@ -6,6 +6,9 @@
 
 #include <stdint.h>
 
+/* Arrays are read and written up to the next multiple of this; what lies there does not matter. */
+enum { CURVES_AT_ONCE = 8 };
+
 /* What is done with n numbers, as one kind of processor does it. Arrays must not overlap. */
 typedef struct curves {
     /* ratio[i] = log(1 + mass[i] / (share * p[i])), p[i] counted as 2^-100 at least; mass >= 0. */
@@ -15,7 +18,8 @@ typedef struct curves {
     void (*gains)(uint32_t n, const double *x, double *gain);
     /* step[i] = rate * slope[i] / sqrt(1 + seen[i] + slope[i]^2). */
     void (*steps)(uint32_t n, const double *slope, const double *seen, double rate, double *step);
-    /* Which of n probabilities are above `least`: their indices, in order; returns how many. */
+    /* Which of n numbers are above `least`: their indices, in order; returns how many. Reads no
+     * further than n. */
     uint32_t (*above)(uint32_t n, const double *p, double least, uint32_t *indices);
 } curves;
 

@@ -1,22 +1,22 @@
-/* The tilt: candidate tokens, and how much more or less likely than the language model says each
- * is, learned online.
+/* The tilt: how much more or less likely than the language model says a token is, learned online.
  *
- *     p_tilt(v) = p(v) e^s(v) / Z,   s(v) = 0 for tokens that are no candidates,
- *     Z = 1 + sum over candidates of p(v) (e^s(v) - 1).
+ *     p_tilt(v) = p(v) e^s(v) / Z,   Z = sum over the vocabulary of p(v) e^s(v).
  *
- * Candidates are the tokens that the n-gram cache lists, and those that the model gives more than
- * `model_above`. With p_ngram(v) = share p(v) + mass(v), the n-gram cache's own statement,
- *     s(v) = theta[entropy of the row, length of the match] log(1 + mass(v) / (share p(v)))
- *          + said[how lately and often the document had v][p(v)]
+ * With share p(v) + mass(v) for the n-gram cache's own statement, s is, in the simplest case,
+ *     s(v) = log(1 + mass(v) / (share p(v))),
+ * which makes p_tilt that statement, and 0 for tokens that it does not list. For candidates it is
+ *     s(v) = trust[entropy of the row, length of the match] log(1 + mass(v) / (share p(v)))
+ *          + said[how lately and how often the document had v][p(v)]
  *          + counted[longest context that lists v, its count there][p(v)]
- *          + sum over orders o of followed[o][p(v)] where v came last time in this document
- * kept within [-LEAST, MOST] and not below 0 where p(v) < 2^-20. p(v) stands for its power of two.
- * With theta = 1 and all else 0, where learning starts, p_tilt is p_ngram.
+ *          + sum over orders o of followed[o][p(v)] where v came last time in this document,
+ * kept within [-6, 20], and not below 0 where p(v) < 2^-20. Candidates are the tokens that the
+ * model gives more than `likely`, and those of the n-gram cache with p(v) + mass(v) / share above
+ * it. [p(v)] stands for the power of two below it. trust begins with 1 and all else with 0.
  *
  * After the token x is scored, every weight moves down the gradient of -log p_tilt(x), which is
  * p_tilt(v) - [v = x] times what the weight multiplies, by steps that shrink with the root of the
  * sum of its squared gradients (AdaGrad; Duchi, Hazan, Singer 2011). Mixing predictions in the
- * logarithmic domain with weights selected by small contexts comes from PAQ (Mahoney 2005). */
+ * logarithmic domain, with weights selected by small contexts, comes from PAQ (Mahoney 2005). */
 #ifndef TILT_GAINS_H
 #define TILT_GAINS_H
 
@@ -25,9 +25,9 @@
 #include "recent.h"
 
 typedef struct gains_options {
-    double model_above; /* candidates beside the n-gram cache's: above this in the model's row */
-    double trust_rate;  /* size of steps of theta */
-    double rate;        /* size of steps of all other weights */
+    double likely;     /* a candidate is above this */
+    double trust_rate; /* size of steps of trust */
+    double rate;       /* size of steps of all other weights */
 } gains_options;
 
 /* A learned weight. */
@@ -39,8 +39,7 @@ typedef struct weight {
 /* One array for each thing that is known of a candidate. */
 typedef struct candidates {
     uint32_t n;
-    uint32_t room;            /* V */
-    uint32_t *tokens;         /* the n-gram cache's first, in its order */
+    uint32_t *tokens;
     double *p;                /* in the model's row */
     double *mass;             /* of the n-gram cache */
     double *ratio;            /* log(1 + mass / (share p)) */
@@ -53,18 +52,27 @@ typedef struct candidates {
     uint32_t *counted, *said; /* which weights */
 } candidates;
 
+/* What else the n-gram cache lists. */
+typedef struct others {
+    uint32_t n;
+    uint32_t *tokens;
+    double *mass;
+} others;
+
 typedef struct gains {
     const fw_host *host;
     const curves *curves;
     gains_options options;
     uint32_t vocabulary;
     uint32_t max_order;
-    weight *weights; /* theta, said, counted, followed in a row */
-    weight *theta, *said, *counted, *followed;
+    weight *weights; /* trust, said, counted, followed in a row */
+    weight *trust, *said, *counted, *followed;
     uint32_t *entry; /* V: a candidate's index; stale for others */
     candidates list;
+    others rest;
+    double share;      /* of the n-gram cache's statement */
     double normaliser; /* Z */
-    weight *trust;     /* the theta in use */
+    weight *trusted;   /* the trust in use */
     struct {
         weight *weight;
         uint32_t candidate;
@@ -79,14 +87,18 @@ void gains_destroy(gains *g);
 void gains_clear(gains *g);
 
 /* Gather the candidates of a row, given what the n-gram cache (`mixer`) states of it in `stated`, a
- * mix; list at most `most`. Fills list and normaliser. */
+ * mix; at most `most` tokens in all. Fills list, rest, share and normaliser. */
 void gains_state(gains *g, const blend *mixer, const contexts *here, const recent *document,
                  const fw_row *row, const fw_prediction *stated, uint32_t most);
 
-/* The index of `token` among the candidates, or list.n. */
-uint32_t gains_find(const gains *g, uint32_t token);
+/* What n-gram cache and tilt give `token`, which has p in the model's row. */
+typedef struct given {
+    uint32_t entry; /* among the candidates, or their number */
+    double ngram, tilt;
+} given;
+given gains_given(const gains *g, uint32_t token, double p);
 
-/* Learn from the token that came, for which gains_find gave `entry`. */
+/* Learn from the token that came, for which gains_given gave `entry`. */
 void gains_learn(gains *g, uint32_t entry);
 
 uint64_t gains_bytes(const gains *g);

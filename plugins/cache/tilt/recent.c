@@ -32,25 +32,32 @@ void recent_clear(recent *here) {
 
 static bool in_document(const recent *here, uint32_t after) { return after > here->begin; }
 
-static uint32_t distance_level(uint32_t distance) {
+/* How many of the ascending `steps` the number reaches, without a branch. */
+static uint32_t level_among(const uint32_t *steps, uint32_t n, uint32_t number) {
     uint32_t level = 0;
-    while (level + 1 < RECENT_DISTANCES && distance >= 8u << 2 * level) level++;
+    for (uint32_t i = 0; i < n; i++) level += number >= steps[i];
     return level;
+}
+
+static uint32_t distance_level(uint32_t distance) {
+    static const uint32_t steps[RECENT_DISTANCES - 1] = {8, 32, 128, 512, 2048};
+    return level_among(steps, RECENT_DISTANCES - 1, distance);
 }
 
 static uint32_t count_level(uint32_t count) {
     static const uint32_t steps[RECENT_COUNTS - 1] = {2, 4, 8, 20};
-    uint32_t level = 0;
-    for (uint32_t i = 0; i < RECENT_COUNTS - 1; i++) level += count >= steps[i];
-    return level;
+    return level_among(steps, RECENT_COUNTS - 1, count);
 }
 
-uint32_t recent_class(const recent *here, uint32_t token) {
-    const token_use use = here->tokens[token];
-    if (use.after == 0) return RECENT_NEVER;
-    if (!in_document(here, use.after)) return RECENT_EARLIER;
+static uint32_t class_of(const recent *here, token_use use) {
     const uint32_t distance = here->position - use.after + 1;
-    return distance_level(distance) * RECENT_COUNTS + count_level(use.count);
+    const uint32_t lately = distance_level(distance) * RECENT_COUNTS + use.level;
+    const uint32_t elsewhere = use.after == 0 ? RECENT_NEVER : RECENT_EARLIER;
+    return in_document(here, use.after) ? lately : elsewhere;
+}
+
+void recent_classes(const recent *here, const uint32_t *tokens, uint32_t n, uint32_t *classes) {
+    for (uint32_t i = 0; i < n; i++) classes[i] = class_of(here, here->tokens[tokens[i]]);
 }
 
 static uint32_t slot_of(uint32_t node) { return node * UINT32_C(0x9e3779b1) >> (32 - SLOT_BITS); }
@@ -68,8 +75,9 @@ void recent_advance(recent *here, const contexts *now, uint32_t token) {
         if (now->active[o] != TRIE_NONE)
             here->contexts[slot_of(now->active[o])] = (context_use){now->active[o], after, token};
     token_use *use = &here->tokens[token];
-    use->count = in_document(here, use->after) ? use->count + 1 : 1;
-    use->after = after;
+    const uint32_t count = in_document(here, use->after) ? use->count + 1u : 1u;
+    *use = (token_use){after, (uint16_t)(count < UINT16_MAX ? count : UINT16_MAX),
+                       (uint16_t)count_level(count)};
     if (here->boundary != NULL && here->boundary[token]) here->begin = here->position;
     here->position = after;
 }

@@ -17,7 +17,8 @@ enum {
 /* A token's last place in the stream, and how often the last document with it had it. */
 typedef struct token_use {
     uint32_t after; /* 1 + its position; 0: never seen */
-    uint32_t count;
+    uint16_t count; /* up to 2^16 - 1 */
+    uint16_t level; /* of the count, below RECENT_COUNTS */
 } token_use;
 
 typedef struct context_use {
@@ -42,8 +43,8 @@ fw_status recent_create(const fw_host *host, const fw_cache_shape *shape, recent
 void recent_destroy(recent *here);
 void recent_clear(recent *here);
 
-/* Which of RECENT_CLASSES the token belongs to. */
-uint32_t recent_class(const recent *here, uint32_t token);
+/* Which of RECENT_CLASSES each of n tokens belongs to. */
+void recent_classes(const recent *here, const uint32_t *tokens, uint32_t n, uint32_t *classes);
 
 /* The token that followed the context `node` the last time in this document, if it is known. */
 bool recent_follower(const recent *here, uint32_t node, uint32_t *token);

@@ -5,6 +5,8 @@
  * (Herbster and Warmuth 1998): h_k <- (1 - switching) h_k p_k(x) / p'(x) + switching / 3, so over
  * any stream the cost exceeds that of the best expert by at most about log2(3) bits plus 1.44
  * switching bits a token. */
+#include <string.h>
+
 #include "gains.h"
 
 enum { EXPERTS = 3 };
@@ -35,7 +37,7 @@ enum {
     PARAM_MEMORY_MB,
     PARAM_WEIGHT,
     PARAM_WINDOW,
-    PARAM_MODEL_ABOVE,
+    PARAM_LIKELY,
     PARAM_TRUST_RATE,
     PARAM_RATE,
     PARAM_SWITCHING
@@ -64,8 +66,8 @@ static const fw_param tilt_params[] = {
                    "where the n-gram cache's weight of each kind of context starts"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "window", "64", 2, 1e9, "tokens",
                    "uses of a kind of context over which such a weight averages"),
-    FW_PARAM_RANGE(FW_PARAM_FLOAT, "model_above", "0.004", 0, 1, "",
-                   "tokens that the model gives more than this are candidates, too; 1: none"),
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "likely", "0.008", 0, 1, "",
+                   "tokens that model or n-gram cache give more than this get gains of their own"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "trust_rate", "0.05", 0, 10, "",
                    "learning rate of the trust in the n-gram cache"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "rate", "0.05", 0, 10, "", "learning rate of all other gains"),
@@ -116,7 +118,7 @@ static fw_status build(tilt *cache, const fw_value *values, const fw_cache_shape
                                     .discount = values[PARAM_DISCOUNT].real,
                                     .weight = values[PARAM_WEIGHT].real,
                                     .window = values[PARAM_WINDOW].real};
-    const gains_options gaining = {.model_above = values[PARAM_MODEL_ABOVE].real,
+    const gains_options gaining = {.likely = values[PARAM_LIKELY].real,
                                    .trust_rate = values[PARAM_TRUST_RATE].real,
                                    .rate = values[PARAM_RATE].real};
     FW_TRY(recent_create(host, shape, &cache->document, error));
@@ -172,17 +174,21 @@ static fw_status create(const fw_host *host, const fw_value *values, const fw_ca
 
 /* ---- the protocol ---- */
 
-/* Blend the three experts into the n-gram cache's prediction. */
+/* Blend the three experts. */
 static void state_hedge(const tilt *cache, fw_prediction *prediction) {
-    const candidates *list = &cache->tilted.list;
+    const gains *g = &cache->tilted;
     const double model = cache->hedge[0], ngram = cache->hedge[1];
-    const double tilted = cache->hedge[2] / cache->tilted.normaliser;
-    for (uint32_t i = 0; i < list->n; i++) {
-        prediction->tokens[i] = list->tokens[i];
-        prediction->values[i] = ngram * list->mass[i] + tilted * list->p[i] * (list->gain[i] - 1);
-    }
-    prediction->n = list->n;
-    prediction->lm_weight = model + ngram * cache->ngram_share + tilted;
+    const double tilted = cache->hedge[2] / g->normaliser;
+    const double of_rest = ngram + tilted / g->share;
+    uint32_t *restrict tokens = prediction->tokens;
+    double *restrict values = prediction->values;
+    memcpy(tokens, g->list.tokens, g->list.n * sizeof *tokens);
+    memcpy(tokens + g->list.n, g->rest.tokens, g->rest.n * sizeof *tokens);
+    for (uint32_t i = 0; i < g->list.n; i++)
+        values[i] = ngram * g->list.mass[i] + tilted * g->list.p[i] * (g->list.gain[i] - 1);
+    for (uint32_t i = 0; i < g->rest.n; i++) values[g->list.n + i] = of_rest * g->rest.mass[i];
+    prediction->n = g->list.n + g->rest.n;
+    prediction->lm_weight = model + ngram * g->share + tilted;
 }
 
 static fw_status predict(void *self, const fw_row *row, fw_prediction *prediction,
@@ -192,7 +198,6 @@ static fw_status predict(void *self, const fw_row *row, fw_prediction *predictio
         return fw_fail(error, FW_E_SHAPE, "the row at position %llu has %u tokens instead of %u",
                        (unsigned long long)row->position, row->vocabulary, cache->vocabulary);
     blend_predict(&cache->mixer, &cache->here, row, prediction);
-    cache->ngram_share = prediction->lm_weight;
     gains_state(&cache->tilted, &cache->mixer, &cache->here, &cache->document, row, prediction,
                 cache->max_entries);
     state_hedge(cache, prediction);
@@ -204,19 +209,16 @@ static fw_status predict(void *self, const fw_row *row, fw_prediction *predictio
 static void learn(tilt *cache, uint32_t token) {
     if (!cache->pending) return;
     cache->pending = false;
-    const candidates *list = &cache->tilted.list;
-    const uint32_t entry = gains_find(&cache->tilted, token);
-    const bool listed = entry < list->n;
-    const double p = cache->mixer.row[token], gain = listed ? list->gain[entry] : 1;
-    const double given[EXPERTS] = {p, cache->ngram_share * p + (listed ? list->mass[entry] : 0),
-                                   p * gain / cache->tilted.normaliser};
+    const double p = cache->mixer.row[token];
+    const given by_others = gains_given(&cache->tilted, token, p);
+    const double stated[EXPERTS] = {p, by_others.ngram, by_others.tilt};
     double all = 0;
-    for (uint32_t k = 0; k < EXPERTS; k++) all += cache->hedge[k] * given[k];
+    for (uint32_t k = 0; k < EXPERTS; k++) all += cache->hedge[k] * stated[k];
     if (!(all > 0)) return;
     const double kept = (1 - cache->switching) / all, even = cache->switching / EXPERTS;
     for (uint32_t k = 0; k < EXPERTS; k++)
-        cache->hedge[k] = cache->hedge[k] * given[k] * kept + even;
-    gains_learn(&cache->tilted, entry);
+        cache->hedge[k] = cache->hedge[k] * stated[k] * kept + even;
+    gains_learn(&cache->tilted, by_others.entry);
 }
 
 static fw_status update(void *self, const uint32_t *tokens, uint64_t n, fw_error *error) {
