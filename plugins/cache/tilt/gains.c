@@ -130,15 +130,17 @@ static uint32_t find(const gains *g, uint32_t token) {
 }
 
 /* Part the n-gram cache's tokens `begin` to `end` into candidates and others, by writing each to
- * both lists: which one it goes to is as good as random, and a branch would be mistaken. */
-static void part(gains *g, const blend *mixer, const fw_row *row, const fw_prediction *stated,
-                 uint32_t begin, uint32_t end, uint32_t order) {
+ * both lists: which one it goes to is as good as random, and a branch would be mistaken. Returns
+ * what the model gives them. */
+static double part(gains *g, const blend *mixer, const fw_row *row, const fw_prediction *stated,
+                   uint32_t begin, uint32_t end, uint32_t order) {
     const uint32_t *restrict tokens = stated->tokens, *restrict counts = mixer->counts;
     const double *restrict masses = stated->values, *restrict probabilities = row->probabilities;
     const candidates list = g->list;
     const others rest = g->rest;
     const double likely = g->options.likely, scale = 1 / g->share;
     uint32_t n = list.n, n_rest = rest.n;
+    double sum = 0;
     for (uint32_t i = begin; i < end; i++) {
         const uint32_t token = tokens[i];
         const double p = probabilities[token], mass = masses[i];
@@ -147,43 +149,51 @@ static void part(gains *g, const blend *mixer, const fw_row *row, const fw_predi
         list.mass[n] = rest.mass[n_rest] = mass;
         list.p[n] = p;
         list.counted[n] = order * COUNTS + count_level(counts[i]);
+        sum += p;
         n += candidate;
         n_rest += !candidate;
     }
     g->list.n = n;
     g->rest.n = n_rest;
+    return sum;
 }
 
-static void add_listed(gains *g, const blend *mixer, const contexts *here, const fw_row *row,
-                       const fw_prediction *stated) {
+static double add_listed(gains *g, const blend *mixer, const contexts *here, const fw_row *row,
+                         const fw_prediction *stated) {
     uint32_t next = 0;
+    double sum = 0;
     g->list.n = g->rest.n = 0;
     for (uint32_t e = 0; e < mixer->n_experts; e++) {
         const uint32_t order = mixer->experts[e].order, end = mixer->experts[e].end;
-        part(g, mixer, row, stated, next, end, order);
+        sum += part(g, mixer, row, stated, next, end, order);
         if (order == 0) g->list.counted[0] = match_level(here->match_length);
         next = end;
     }
     for (uint32_t i = 0; i < g->list.n; i++) g->entry[g->list.tokens[i]] = i;
+    return sum;
 }
 
-/* Those that the model alone holds likely. */
-static void add_likely(gains *g, const fw_row *row, uint32_t most) {
-    if (g->options.likely >= 1) return;
+/* Those that the model alone holds likely: none, if what is listed leaves them too little. Whether
+ * one is listed already is as good as random again. */
+static void add_likely(gains *g, const fw_row *row, double listed_p, uint32_t most) {
+    const double likely = g->options.likely;
+    if (listed_p >= 1 - likely) return;
     const candidates list = g->list;
     uint32_t *const found = list.said; /* free until the classes are known */
-    const uint32_t n_found =
-        g->curves->above(g->vocabulary, row->probabilities, g->options.likely, found);
-    for (uint32_t i = 0; i < n_found && g->list.n + g->rest.n < most; i++) {
-        const uint32_t token = found[i], n = g->list.n;
-        if (find(g, token) < n) continue;
+    uint32_t *restrict entry = g->entry;
+    const uint32_t n_found = g->curves->above(g->vocabulary, row->probabilities, likely, found);
+    uint32_t n = list.n;
+    for (uint32_t i = 0; i < n_found && n + g->rest.n < most; i++) {
+        const uint32_t token = found[i], at = entry[token];
+        const bool known = (at < n) & (list.tokens[at] == token);
         list.tokens[n] = token;
         list.p[n] = row->probabilities[token];
         list.mass[n] = 0;
         list.counted[n] = 0;
-        g->entry[token] = n;
-        g->list.n++;
+        entry[token] = known ? at : n;
+        n += !known;
     }
+    g->list.n = n;
 }
 
 /* ---- the statement ---- */
@@ -204,14 +214,13 @@ static void look_up(gains *g, const recent *document) {
 
 /* The tokens that came last time after each context, in this document. */
 static void follow(gains *g, const contexts *here, const recent *document) {
+    uint32_t tokens[MAX_ORDER], orders[MAX_ORDER];
+    const uint32_t n = recent_followers(document, here, tokens, orders);
     g->n_follows = 0;
-    for (uint32_t o = 1; o <= g->max_order; o++) {
-        uint32_t token;
-        if (here->active[o] == TRIE_NONE || !recent_follower(document, here->active[o], &token))
-            continue;
-        const uint32_t entry = find(g, token);
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t entry = find(g, tokens[i]);
         if (entry == g->list.n) continue;
-        weight *used = &g->followed[o * LEVELS + g->list.level[entry]];
+        weight *used = &g->followed[orders[i] * LEVELS + g->list.level[entry]];
         g->follows[g->n_follows].weight = used;
         g->follows[g->n_follows++].candidate = entry;
         g->list.score[entry] += used->value;
@@ -240,8 +249,8 @@ void gains_state(gains *g, const blend *mixer, const contexts *here, const recen
                  const fw_row *row, const fw_prediction *stated, uint32_t most) {
     const candidates *list = &g->list;
     g->share = stated->lm_weight;
-    add_listed(g, mixer, here, row, stated);
-    add_likely(g, row, most);
+    const double listed_p = add_listed(g, mixer, here, row, stated);
+    add_likely(g, row, listed_p, most);
     look_up(g, document);
     follow(g, here, document);
     const uint32_t circumstance =

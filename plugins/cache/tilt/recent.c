@@ -62,11 +62,17 @@ void recent_classes(const recent *here, const uint32_t *tokens, uint32_t n, uint
 
 static uint32_t slot_of(uint32_t node) { return node * UINT32_C(0x9e3779b1) >> (32 - SLOT_BITS); }
 
-bool recent_follower(const recent *here, uint32_t node, uint32_t *token) {
-    const context_use *use = &here->contexts[slot_of(node)];
-    if (use->node != node || !in_document(here, use->after)) return false;
-    *token = use->token;
-    return true;
+uint32_t recent_followers(const recent *here, const contexts *now, uint32_t *tokens,
+                          uint32_t *orders) {
+    uint32_t n = 0;
+    for (uint32_t o = 1; o <= now->max_order; o++) {
+        const uint32_t node = now->active[o];
+        const context_use *use = &here->contexts[slot_of(node)];
+        tokens[n] = use->token;
+        orders[n] = o;
+        n += (node != TRIE_NONE) & (use->node == node) & in_document(here, use->after);
+    }
+    return n;
 }
 
 void recent_advance(recent *here, const contexts *now, uint32_t token) {

@@ -46,8 +46,11 @@ void recent_clear(recent *here);
 /* Which of RECENT_CLASSES each of n tokens belongs to. */
 void recent_classes(const recent *here, const uint32_t *tokens, uint32_t n, uint32_t *classes);
 
-/* The token that followed the context `node` the last time in this document, if it is known. */
-bool recent_follower(const recent *here, uint32_t node, uint32_t *token);
+/* For the contexts in which `now` stands: the tokens that followed them the last time in this
+ * document, and the orders of those contexts, from the shortest. Both have room for MAX_ORDER.
+ * Returns how many are known. */
+uint32_t recent_followers(const recent *here, const contexts *now, uint32_t *tokens,
+                          uint32_t *orders);
 
 /* `token` comes now, after the contexts in which `now` stands. */
 void recent_advance(recent *here, const contexts *now, uint32_t token);

@@ -52,7 +52,7 @@ static const fw_param tilt_params[] = {
                    "a context is asked once it has counted this many"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "discount", "0.2", 0, 0.99, "counts",
                    "taken off each follower's count"),
-    FW_PARAM_RANGE(FW_PARAM_INT, "max_followers", "24", 1, 65536, "tokens",
+    FW_PARAM_RANGE(FW_PARAM_INT, "max_followers", "16", 1, 65536, "tokens",
                    "a context lists its most frequent followers, at most so many"),
     FW_PARAM_RANGE(FW_PARAM_INT, "match_length", "32", 0, MAX_MATCH, "tokens",
                    "repeats are told apart by length up to this; 0: ignore repeats"),
