@@ -10,3 +10,7 @@ target_include_directories(test_ngram_hashed PRIVATE ${CMAKE_SOURCE_DIR}/tests/g
 target_compile_definitions(test_ngram_hashed PRIVATE
   GOLDEN_DIRECTORY="${CMAKE_SOURCE_DIR}/tests/golden"
   SHARED_DIRECTORY="${CMAKE_SOURCE_DIR}/../shared")
+fairway_add_test(tilt
+  SOURCES test_tilt.c tilt_reference.c ngram_reference.c cache_player.c
+    ${CMAKE_SOURCE_DIR}/plugins/cache/tilt/curves.c
+  LIBRARIES fairway_core DEPENDS cache-tilt cache-ngram)

@@ -10,14 +10,19 @@ player player_open(const fw_cache *cache, const fw_host *host, const fw_value *v
                    uint32_t vocabulary, uint32_t max_entries) {
     player p = {.cache = cache,
                 .vocabulary = vocabulary,
+                .boundary = calloc(vocabulary, 1),
                 .model = calloc(vocabulary, sizeof *p.model),
                 .full = calloc(vocabulary, sizeof *p.full),
                 .buffers = prediction_buffers_create(vocabulary)};
+    assert_non_null(p.boundary);
     assert_non_null(p.model);
     assert_non_null(p.full);
     assert_non_null(p.buffers);
-    const fw_cache_shape shape = {
-        .struct_size = sizeof shape, .vocabulary = vocabulary, .max_entries = max_entries};
+    p.boundary[0] = 1;
+    const fw_cache_shape shape = {.struct_size = sizeof shape,
+                                  .vocabulary = vocabulary,
+                                  .max_entries = max_entries,
+                                  .token_is_boundary = p.boundary};
     fw_error error = {.struct_size = sizeof error};
     ok(cache->create(host, values, &shape, &p.self, &error), &error);
     p.buffers->allow_unverified = true;
@@ -29,6 +34,7 @@ player player_open(const fw_cache *cache, const fw_host *host, const fw_value *v
 void player_close(player *p) {
     p->cache->destroy(p->self);
     prediction_buffers_destroy(p->buffers);
+    free(p->boundary);
     free(p->model);
     free(p->full);
     free(p->past);

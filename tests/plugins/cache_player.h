@@ -10,8 +10,9 @@ typedef struct player {
     void *self;
     uint32_t vocabulary;
     uint64_t position;
-    double *model; /* the row */
-    double *full;  /* what was stated last, over the whole vocabulary */
+    uint8_t *boundary; /* token 0 begins a document */
+    double *model;     /* the row */
+    double *full;      /* what was stated last, over the whole vocabulary */
     struct prediction_buffers *buffers;
     fw_prediction stated;
     uint32_t *past; /* tokens that rows can show: all told so far, and those of player_show */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+static const double RESERVE = 1.0 / 1048576;
+
 enum { ORDERS = 33, LONGEST_MATCH = 64, LEVELS = 6 };
 
 typedef struct follower {
@@ -143,10 +145,9 @@ static void add_list(struct reference *r, uint32_t order, const double *model) {
 
 void reference_predict(struct reference *r, const double *model, double *probabilities) {
     const uint32_t V = r->options.vocabulary;
-    const double reserve = 1.0 / 1048576;
     r->n_experts = 0;
     add_match(r, model);
-    double left = 1 - reserve;
+    double left = 1 - RESERVE;
     if (r->n_experts > 0) left *= 1 - r->experts[0].weight;
     for (uint32_t o = r->options.max_order; o >= r->options.min_order; o--) {
         const uint32_t before = r->n_experts;
@@ -160,10 +161,41 @@ void reference_predict(struct reference *r, const double *model, double *probabi
             probabilities[v] = e->weight * e->distribution[v] + (1 - e->weight) * probabilities[v];
     }
     for (uint32_t v = 0; v < V; v++)
-        probabilities[v] = reserve * model[v] + (1 - reserve) * probabilities[v];
+        probabilities[v] = RESERVE * model[v] + (1 - RESERVE) * probabilities[v];
     memcpy(r->model, model, V * sizeof *model);
     r->pending = true;
 }
+
+double reference_share(const struct reference *r) {
+    double share = 1;
+    for (uint32_t i = 0; i < r->n_experts; i++) share *= 1 - r->experts[i].weight;
+    return RESERVE + (1 - RESERVE) * share;
+}
+
+double reference_mass(const struct reference *r, uint32_t token) {
+    double mass = 0;
+    for (uint32_t i = r->n_experts; i-- > 0;) {
+        const expert *e = &r->experts[i];
+        mass = e->weight * e->distribution[token] + (1 - e->weight) * mass;
+    }
+    return (1 - RESERVE) * mass;
+}
+
+bool reference_listed(struct reference *r, uint32_t token, uint32_t *order, uint32_t *count) {
+    for (uint32_t i = 0; i < r->n_experts; i++) {
+        if (!(r->experts[i].distribution[token] > 0)) continue;
+        *order = r->experts[i].order;
+        *count = 1;
+        if (*order == 0) return true;
+        const context *c = find(r, *order, false);
+        for (uint32_t k = 0; k < c->n; k++)
+            if (c->followers[k].token == token) *count = c->followers[k].count;
+        return true;
+    }
+    return false;
+}
+
+uint32_t reference_match(const struct reference *r) { return r->match_length; }
 
 /* Probability that the token came from expert i or from one below it. */
 static double probability_from(const struct reference *r, uint32_t i, uint32_t token) {

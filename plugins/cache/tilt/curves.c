@@ -3,6 +3,7 @@
 #include "curves.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <string.h>
 
 #if defined(__GNUC__) && defined(__x86_64__)
@@ -164,14 +165,27 @@ CURVES_FOR(anywhere, )
 #if X86
 CURVES_FOR(avx2, FOR_PROCESSOR("avx2"))
 CURVES_FOR(avx512, FOR_PROCESSOR("avx512f,avx512dq,avx512vl,prefer-vector-width=512"))
+
+static const curves *const all[] = {&curves_anywhere, &curves_avx2, &curves_avx512};
+
+const curves *const *curves_all(uint32_t *n) {
+    const bool avx2 = __builtin_cpu_supports("avx2");
+    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
+                        __builtin_cpu_supports("avx512vl");
+    *n = !avx2 ? 1 : !avx512 ? 2 : 3;
+    return all;
+}
+#else
+static const curves *const all[] = {&curves_anywhere};
+
+const curves *const *curves_all(uint32_t *n) {
+    *n = 1;
+    return all;
+}
 #endif
 
 const curves *curves_here(void) {
-#if X86
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
-        __builtin_cpu_supports("avx512vl"))
-        return &curves_avx512;
-    if (__builtin_cpu_supports("avx2")) return &curves_avx2;
-#endif
-    return &curves_anywhere;
+    uint32_t n = 0;
+    const curves *const *first = curves_all(&n);
+    return first[n - 1];
 }

@@ -2,14 +2,16 @@
 
 #include <string.h>
 
-enum { SLOT_BITS = 13, SLOTS = 1 << SLOT_BITS };
+static size_t slot_bytes(const recent *here) { return sizeof *here->contexts << here->slot_bits; }
 
-fw_status recent_create(const fw_host *host, const fw_cache_shape *shape, recent *here,
-                        fw_error *error) {
-    *here = (recent){
-        .host = host, .vocabulary = shape->vocabulary, .boundary = shape->token_is_boundary};
+fw_status recent_create(const fw_host *host, const fw_cache_shape *shape, uint32_t slot_bits,
+                        recent *here, fw_error *error) {
+    *here = (recent){.host = host,
+                     .vocabulary = shape->vocabulary,
+                     .boundary = shape->token_is_boundary,
+                     .slot_bits = slot_bits};
     here->tokens = host->allocate(host, here->vocabulary * sizeof *here->tokens);
-    here->contexts = host->allocate(host, SLOTS * sizeof *here->contexts);
+    here->contexts = host->allocate(host, slot_bytes(here));
     if (here->tokens == NULL || here->contexts == NULL) {
         recent_destroy(here);
         return fw_fail(error, FW_E_MEMORY, "no memory for the document of the tilt cache");
@@ -26,7 +28,7 @@ void recent_destroy(recent *here) {
 
 void recent_clear(recent *here) {
     memset(here->tokens, 0, here->vocabulary * sizeof *here->tokens);
-    memset(here->contexts, 0, SLOTS * sizeof *here->contexts);
+    memset(here->contexts, 0, slot_bytes(here));
     here->position = here->begin = 0;
 }
 
@@ -60,14 +62,17 @@ void recent_classes(const recent *here, const uint32_t *tokens, uint32_t n, uint
     for (uint32_t i = 0; i < n; i++) classes[i] = class_of(here, here->tokens[tokens[i]]);
 }
 
-static uint32_t slot_of(uint32_t node) { return node * UINT32_C(0x9e3779b1) >> (32 - SLOT_BITS); }
+/* Fibonacci hashing (Knuth): nodes are numbered in a row, and so they spread evenly. */
+static uint32_t slot_of(const recent *here, uint32_t node) {
+    return node * UINT32_C(0x9e3779b1) >> (32 - here->slot_bits);
+}
 
 uint32_t recent_followers(const recent *here, const contexts *now, uint32_t *tokens,
                           uint32_t *orders) {
     uint32_t n = 0;
     for (uint32_t o = 1; o <= now->max_order; o++) {
         const uint32_t node = now->active[o];
-        const context_use *use = &here->contexts[slot_of(node)];
+        const context_use *use = &here->contexts[slot_of(here, node)];
         tokens[n] = use->token;
         orders[n] = o;
         n += (node != TRIE_NONE) & (use->node == node) & in_document(here, use->after);
@@ -79,15 +84,16 @@ void recent_advance(recent *here, const contexts *now, uint32_t token) {
     const uint32_t after = here->position + 1;
     for (uint32_t o = 1; o <= now->max_order; o++)
         if (now->active[o] != TRIE_NONE)
-            here->contexts[slot_of(now->active[o])] = (context_use){now->active[o], after, token};
+            here->contexts[slot_of(here, now->active[o])] =
+                (context_use){now->active[o], after, token};
+    if (here->boundary != NULL && here->boundary[token]) here->begin = here->position;
     token_use *use = &here->tokens[token];
     const uint32_t count = in_document(here, use->after) ? use->count + 1u : 1u;
     *use = (token_use){after, (uint16_t)(count < UINT16_MAX ? count : UINT16_MAX),
                        (uint16_t)count_level(count)};
-    if (here->boundary != NULL && here->boundary[token]) here->begin = here->position;
     here->position = after;
 }
 
 uint64_t recent_bytes(const recent *here) {
-    return here->vocabulary * sizeof *here->tokens + SLOTS * sizeof *here->contexts;
+    return here->vocabulary * sizeof *here->tokens + slot_bytes(here);
 }

@@ -33,13 +33,14 @@ typedef struct recent {
     const uint8_t *boundary; /* V: does the token start a document; NULL: none does */
     token_use *tokens;       /* V */
     context_use *contexts;   /* one place for all contexts of the same hash: the last one stays */
+    uint32_t slot_bits;      /* there are 2^slot_bits such places */
     uint32_t position;       /* tokens seen, modulo 2^32 */
     uint32_t begin;          /* position of the document's first token */
 } recent;
 
-/* E_MEMORY. */
-fw_status recent_create(const fw_host *host, const fw_cache_shape *shape, recent *here,
-                        fw_error *error);
+/* Remembers 2^slot_bits contexts at most. E_MEMORY. */
+fw_status recent_create(const fw_host *host, const fw_cache_shape *shape, uint32_t slot_bits,
+                        recent *here, fw_error *error);
 void recent_destroy(recent *here);
 void recent_clear(recent *here);
 

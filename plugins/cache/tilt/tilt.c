@@ -38,6 +38,7 @@ enum {
     PARAM_WEIGHT,
     PARAM_WINDOW,
     PARAM_LIKELY,
+    PARAM_RECENT_BITS,
     PARAM_TRUST_RATE,
     PARAM_RATE,
     PARAM_SWITCHING
@@ -68,6 +69,8 @@ static const fw_param tilt_params[] = {
                    "uses of a kind of context over which such a weight averages"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "likely", "0.008", 0, 1, "",
                    "tokens that model or n-gram cache give more than this get gains of their own"),
+    FW_PARAM_RANGE(FW_PARAM_INT, "recent_bits", "13", 1, 24, "bits",
+                   "2 to this many contexts of a document are known with what followed them last"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "trust_rate", "0.05", 0, 10, "",
                    "learning rate of the trust in the n-gram cache"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "rate", "0.05", 0, 10, "", "learning rate of all other gains"),
@@ -121,7 +124,8 @@ static fw_status build(tilt *cache, const fw_value *values, const fw_cache_shape
     const gains_options gaining = {.likely = values[PARAM_LIKELY].real,
                                    .trust_rate = values[PARAM_TRUST_RATE].real,
                                    .rate = values[PARAM_RATE].real};
-    FW_TRY(recent_create(host, shape, &cache->document, error));
+    FW_TRY(recent_create(host, shape, (uint32_t)values[PARAM_RECENT_BITS].integer, &cache->document,
+                         error));
     FW_TRY(blend_create(host, shape, max_order, blending, &cache->mixer, error));
     FW_TRY(gains_create(host, shape, max_order, gaining, &cache->tilted, error));
     const uint64_t memory = (uint64_t)values[PARAM_MEMORY_MB].integer << 20;
