@@ -8,15 +8,18 @@
 #include "cache_player.h"
 #include "tilt_reference.h"
 
-enum { TOKENS = 2000 };
+enum { TOKENS = 2300, SORTS = 4 };
 
 static void write_stream(uint32_t *tokens, uint32_t vocabulary, uint32_t sort) {
     if (sort == 0)
         player_text(tokens, TOKENS, vocabulary, 41);
     else if (sort == 1)
         player_coin(tokens, TOKENS, vocabulary, 42);
-    else
+    else if (sort == 2)
         for (uint32_t t = 0; t < TOKENS; t++) tokens[t] = (t / 700 + t % 7) % vocabulary;
+    else /* one long document, in which one token comes hardly ever */
+        for (uint32_t t = 0; t < TOKENS; t++)
+            tokens[t] = t % 2100 == 5 ? vocabulary - 1 : 1 + t % 4 % (vocabulary - 1);
 }
 
 /* Every probability of every position within 1e-9. Every 50th token comes without being asked. */
@@ -51,7 +54,7 @@ static void compare_on_all_streams(const char *const *overrides, tilt_options op
                                    uint32_t vocabulary) {
     static uint32_t tokens[TOKENS];
     options.ngram.vocabulary = vocabulary;
-    for (uint32_t sort = 0; sort < 3; sort++) {
+    for (uint32_t sort = 0; sort < SORTS; sort++) {
         write_stream(tokens, vocabulary, sort);
         compare(overrides, options, tokens);
     }
@@ -82,9 +85,10 @@ static void test_defaults(void **state) {
 }
 
 /* Few tokens: every context is crowded, and documents are short. */
-static void test_three_tokens(void **state) {
+static void test_few_tokens(void **state) {
     (void)state;
     compare_on_all_streams(roomy, defaults, 3);
+    compare_on_all_streams(roomy, defaults, 6);
 }
 
 static void test_other_parameters(void **state) {
@@ -304,11 +308,11 @@ static void test_curves(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_curves),       cmocka_unit_test(test_defaults),
-        cmocka_unit_test(test_three_tokens), cmocka_unit_test(test_other_parameters),
-        cmocka_unit_test(test_likely),       cmocka_unit_test(test_coin_costs_little),
-        cmocka_unit_test(test_documents),    cmocka_unit_test(test_repeat),
-        cmocka_unit_test(test_refusals),     cmocka_unit_test(test_bad_calls),
+        cmocka_unit_test(test_curves),     cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_few_tokens), cmocka_unit_test(test_other_parameters),
+        cmocka_unit_test(test_likely),     cmocka_unit_test(test_coin_costs_little),
+        cmocka_unit_test(test_documents),  cmocka_unit_test(test_repeat),
+        cmocka_unit_test(test_refusals),   cmocka_unit_test(test_bad_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
