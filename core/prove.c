@@ -29,6 +29,7 @@ struct proving {
     struct scorer scorer;
     struct decoder *decoder;    /* EVAL_STREAM: what the scorer reads with */
     struct language_model bulk; /* the scorer's */
+    struct experiment scoring;  /* [eval] with no more windows in a batch than a span has */
     struct session text;
     struct corpus *corpus;
     struct prove_spans *spans;
@@ -70,7 +71,7 @@ static fw_status score_span(struct proving *p, const uint16_t *tokens, double *n
                             uint64_t *bytes, fw_error *error) {
     struct corpus *corpus = NULL;
     FW_TRY(corpus_of_tokens(tokens, p->spans->span_tokens, &corpus, error));
-    const struct experiment *experiment = p->scorer.session.experiment;
+    const struct experiment *experiment = &p->scoring;
     const struct evaluate_options options = {.experiment = experiment,
                                              .host = p->scorer.session.services,
                                              .model = p->bulk,
@@ -91,6 +92,10 @@ static fw_status score_span(struct proving *p, const uint16_t *tokens, double *n
 
 static fw_status open_bulk(struct proving *p, fw_error *error) {
     const struct experiment *experiment = p->scorer.session.experiment;
+    const struct windows windows = evaluate_windows(experiment, p->spans->span_tokens - 1);
+    const int64_t most = (int64_t)windows_count(&windows);
+    p->scoring = *experiment;
+    if (p->scoring.eval.batch > most) p->scoring.eval.batch = most > 0 ? most : 1;
     p->bulk = language_model_of(p->scorer.model);
     if (experiment->eval.mode != EVAL_STREAM) return FW_OK;
     const struct decoder_options options = {.model = p->scorer.model,
@@ -204,7 +209,7 @@ static fw_status encode_with(struct proving *p, struct model *model, fw_error *e
                            .windows = reads_on ? (struct windows){targets, chunk, chunk, false}
                                                : evaluate_windows(experiment, targets),
                            .reads_on = reads_on,
-                           .batch = reads_on ? 1 : experiment->eval.batch,
+                           .batch = reads_on ? 1 : p->scoring.eval.batch,
                            .begin = clock_seconds()};
     FW_TRY(distribution_open(&options, &c.state, error));
     const struct proof_listener listener = {.self = &c, .coded = coded};
