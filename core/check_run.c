@@ -98,13 +98,17 @@ static struct synthetic_rows rows_of(const struct cache_check *check, const stru
 
 static struct experiment experiment_of(const struct session *session, const struct check_run *run) {
     struct experiment experiment = *session->experiment;
-    experiment.eval = (struct eval_keys){.mode = EVAL_SLIDING,
-                                         .window = WINDOW,
-                                         .stride = STRIDE,
-                                         .batch = run->batch > 0 ? run->batch : 4,
-                                         .on_violation = EVAL_VIOLATION_REPORT,
-                                         .audit = run->audited ? EVAL_AUDIT_FULL : EVAL_AUDIT_OFF,
-                                         .ranks = 1};
+    struct eval_keys *eval = &experiment.eval;
+    eval->mode = EVAL_SLIDING;
+    eval->window = WINDOW;
+    eval->stride = STRIDE;
+    eval->batch = run->batch > 0 ? run->batch : 4;
+    eval->max_tokens = 0;
+    eval->on_violation = EVAL_VIOLATION_REPORT;
+    eval->audit = run->audited ? EVAL_AUDIT_FULL : EVAL_AUDIT_OFF;
+    eval->audit_seed = 0; /* all are looked at; what a twin reads before is the same each time */
+    eval->ranks = 1;
+    eval->faithful = false;
     experiment.counterpart.entry = NULL;
     return experiment;
 }

@@ -42,6 +42,3 @@ grep -q '^  cache.replay  *pass' check.txt || { cat check.txt; fail "the cache i
 
 run_with ahead_honest --set run.output=honest >honest.txt || fail "the twin"
 lacks 'INVALID\|FAIL' honest.txt "a mark on the twin"
-"$fairway" check --artifact honest/model.fairway --data 'text:text/1*.txt' --plugin-dir "$cheats" --seed 3 --tokens 300 \
-  >check.txt || { cat check.txt; fail "check fails the twin"; }
-grep -q '^No probe failed' check.txt || fail "no verdict on the twin"
