@@ -204,6 +204,7 @@ static void print_written(const struct prove_options *options, const struct prov
                                : "");
     print_scores(r);
     print_decoder(r);
+    (void)printf("bound to  %s\n", r->bound_to);
     (void)printf("%s written\n", options->proof);
     if (r->spans > 1 || !spans->whole)
         (void)printf(

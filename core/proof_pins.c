@@ -229,6 +229,12 @@ fw_status proof_pins_collect(const struct scorer *scorer, const struct session *
 
 /* ---- codes ---- */
 
+const char *proof_pin_value(const struct proof_pins *pins, const char *name) {
+    for (uint32_t i = 0; i < pins->n; i++)
+        if (strcmp(pins->items[i].name, name) == 0) return pins->items[i].value;
+    return "";
+}
+
 uint16_t proof_pin_code(const struct proof_pin *pin) {
     if (pin->number) return (uint16_t)strtoul(pin->value, NULL, 10);
     uint8_t hash[32];

@@ -25,6 +25,9 @@ struct proof_pins {
 fw_status proof_pins_collect(const struct scorer *scorer, const struct session *text,
                              struct proof_pins *pins, fw_error *error);
 
+/* The value of the pin of that name, "" when there is none. */
+const char *proof_pin_value(const struct proof_pins *pins, const char *name);
+
 /* What the file holds of a pin. */
 uint16_t proof_pin_code(const struct proof_pin *pin);
 

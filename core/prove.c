@@ -8,18 +8,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "clock.h"
-#include "decoder.h"
 #include "files.h"
-#include "proof_code.h"
+#include "next_distribution.h"
 #include "proof_pins.h"
-#include "reading.h"
+#include "prove_score.h"
 #include "tokenize.h"
 
 /* How far a file may be from its code length. */
 #define MOST_RELATIVE 0.001
 #define MOST_BYTES 64.0
-enum { PATIENCE = 300, ROWS_AT_ONCE = 128 };
+enum { PATIENCE = 300 };
 
 struct proving {
     struct prove_options *options;
@@ -27,9 +25,6 @@ struct proving {
     int artifact; /* descriptor, opened before any plugin's code was loaded */
     struct arguments arguments;
     struct scorer scorer;
-    struct decoder *decoder;    /* EVAL_STREAM: what the scorer reads with */
-    struct language_model bulk; /* the scorer's */
-    struct experiment scoring;  /* [eval] with no more windows in a batch than a span has */
     struct session text;
     struct corpus *corpus;
     struct prove_spans *spans;
@@ -65,185 +60,20 @@ static fw_status expected_text(struct proving *p, fw_error *error) {
     return FW_OK;
 }
 
-/* ---- the claim: what the scorer says of the same tokens ---- */
-
-static fw_status score_span(struct proving *p, const uint16_t *tokens, double *nats,
-                            uint64_t *bytes, fw_error *error) {
-    struct corpus *corpus = NULL;
-    FW_TRY(corpus_of_tokens(tokens, p->spans->span_tokens, &corpus, error));
-    const struct experiment *experiment = &p->scoring;
-    const struct evaluate_options options = {.experiment = experiment,
-                                             .host = p->scorer.session.services,
-                                             .model = p->bulk,
-                                             .corpus = corpus,
-                                             .table = p->scorer.artifact.table,
-                                             .mode = experiment->eval.mode,
-                                             .with_cache = choice_is_on(&experiment->cache),
-                                             .label = "score",
-                                             .progress = &p->options->progress};
-    struct evaluate_result result;
-    const fw_status status = evaluate(&options, &result, error);
-    corpus_close(corpus);
-    if (status != FW_OK) return status;
-    *nats += options.with_cache ? result.cached.nats : result.fair_model.nats;
-    *bytes += result.bytes;
-    return FW_OK;
-}
-
-static fw_status open_bulk(struct proving *p, fw_error *error) {
-    const struct experiment *experiment = p->scorer.session.experiment;
-    const struct windows windows = evaluate_windows(experiment, p->spans->span_tokens - 1);
-    const int64_t most = (int64_t)windows_count(&windows);
-    p->scoring = *experiment;
-    if (p->scoring.eval.batch > most) p->scoring.eval.batch = most > 0 ? most : 1;
-    p->bulk = language_model_of(p->scorer.model);
-    if (experiment->eval.mode != EVAL_STREAM) return FW_OK;
-    const struct decoder_options options = {.model = p->scorer.model,
-                                            .most = evaluate_chunk(experiment),
-                                            .window = evaluate_window(experiment)};
-    FW_TRY(decoder_create(&options, &p->decoder, error));
-    p->bulk = language_model_with(p->scorer.model, p->decoder);
-    return FW_OK;
-}
-
-static fw_status score(struct proving *p, fw_error *error) {
-    double nats = 0;
-    uint64_t bytes = 0;
-    FW_TRY(open_bulk(p, error));
-    for (uint64_t i = 0; i < p->spans->spans; i++)
-        FW_TRY(score_span(p, p->spans->tokens + i * p->spans->span_tokens, &nats, &bytes, error));
-    p->result->rule_bytes = bytes;
-    p->result->claimed_bpb = bytes > 0 ? nats / log(2.0) / (double)bytes : 0;
-    return FW_OK;
-}
-
-/* ---- the path, and how it differs from the scorer's rows ---- */
-
-/* Reads each span as the scorer does, with the scorer's model, while the path goes along. */
-struct comparison {
-    struct proving *p;
-    struct distribution_state *state;
-    struct windows windows; /* or the chunks of a stream */
-    bool reads_on;
-    int64_t batch;
-    struct reading *reading;
-    struct piece piece;
-    int64_t at; /* rows of the piece that were compared */
-    double begin;
-};
-
-static fw_status begin_span(struct comparison *c, uint64_t span, fw_error *error) {
-    const struct prove_spans *spans = c->p->spans;
-    const struct reading_options options = {.host = c->p->scorer.session.services,
-                                            .model = &c->p->bulk,
-                                            .windows = &c->windows,
-                                            .tokens = spans->tokens + span * spans->span_tokens,
-                                            .batch = c->batch,
-                                            .reads_on = c->reads_on,
-                                            .vocabulary = c->p->scorer.artifact.table->vocabulary,
-                                            .most = ROWS_AT_ONCE};
-    reading_destroy(c->reading);
-    c->reading = NULL;
-    c->piece = (struct piece){0};
-    c->at = 0;
-    return c->windows.targets > 0 ? reading_create(&options, &c->reading, error) : FW_OK;
-}
-
-static double log_sum(const float *row, uint32_t n) {
-    double sum = 0;
-    for (uint32_t v = 0; v < n; v++) sum += exp((double)row[v]);
-    return log(sum);
-}
-
-static void compare_rows(struct comparison *c, const float *ours, const float *theirs,
-                         uint32_t token) {
-    struct prove_result *result = c->p->result;
-    const uint32_t n = c->p->scorer.artifact.table->vocabulary;
-    const double a = log_sum(ours, n), b = log_sum(theirs, n);
-    for (uint32_t v = 0; v < n; v++) {
-        const double difference = fabs(exp((double)ours[v] - a) - exp((double)theirs[v] - b));
-        if (!(difference <= result->largest_row)) result->largest_row = difference;
-    }
-    const double bits = fabs(((double)ours[token] - a) - ((double)theirs[token] - b)) / log(2.0);
-    if (!(bits <= result->largest_bits)) result->largest_bits = bits;
-}
-
-static fw_status compare_next(struct comparison *c, uint32_t token, fw_error *error) {
-    if (c->at == c->piece.n) {
-        FW_TRY(reading_next(c->reading, &c->piece, error));
-        c->at = 0;
-        if (c->piece.n == 0)
-            return fw_fail(error, FW_E_INTERNAL, "the scorer reads fewer rows than there are");
-    }
-    const int64_t n = (int64_t)c->p->scorer.artifact.table->vocabulary;
-    compare_rows(c, distribution_row(c->state), c->piece.log_probabilities + c->at++ * n, token);
-    return FW_OK;
-}
-
-static fw_status coded(void *self, uint64_t span, uint64_t index, uint32_t token,
-                       double probability, fw_error *error) {
-    struct comparison *c = self;
-    const struct prove_spans *spans = c->p->spans;
-    (void)probability;
-    if (index == 0)
-        FW_TRY(begin_span(c, span, error));
-    else
-        FW_TRY(compare_next(c, token, error));
-    progress_work(&c->p->options->progress, "encode",
-                  (double)(span * spans->span_tokens + index + 1),
-                  (double)(spans->spans * spans->span_tokens), "tokens", c->begin);
-    return FW_OK;
-}
-
-static fw_status encode_with(struct proving *p, struct model *model, fw_error *error) {
-    const struct experiment *experiment = p->scorer.session.experiment;
-    const uint64_t chunk = (uint64_t)evaluate_chunk(experiment);
-    const uint64_t targets = p->spans->span_tokens - 1;
-    const bool reads_on = experiment->eval.mode == EVAL_STREAM;
-    const struct distribution_options options = {.experiment = experiment,
-                                                 .host = p->scorer.session.services,
-                                                 .model = model,
-                                                 .table = p->scorer.artifact.table,
-                                                 .tokens = p->spans->span_tokens};
-    struct comparison c = {.p = p,
-                           .windows = reads_on ? (struct windows){targets, chunk, chunk, false}
-                                               : evaluate_windows(experiment, targets),
-                           .reads_on = reads_on,
-                           .batch = reads_on ? 1 : p->scoring.eval.batch,
-                           .begin = clock_seconds()};
-    FW_TRY(distribution_open(&options, &c.state, error));
-    const struct proof_listener listener = {.self = &c, .coded = coded};
-    double nats = 0;
-    const fw_status status =
-        proof_encode(c.state, p->scorer.artifact.table->vocabulary, p->spans->tokens,
-                     p->spans->spans, p->spans->span_tokens, &listener, &p->coded, &nats, error);
-    progress_end(&p->options->progress);
-    reading_destroy(c.reading);
-    distribution_close(c.state);
-    p->result->path_bits = nats / log(2.0);
-    p->result->encode_seconds = clock_seconds() - c.begin;
-    return status;
-}
-
-/* The path has a model of its own, as the decoder has: the scorer's reads ahead meanwhile. */
-static fw_status encode(struct proving *p, fw_error *error) {
-    struct model *model = NULL, *from = p->scorer.model;
-    FW_TRY(scoring_model(&p->scorer.session, p->scorer.artifact.table->vocabulary, &model, error));
-    float *weights = calloc((size_t)model_arena_count(from), sizeof *weights);
-    fw_status status = weights != NULL
-                           ? model_download(from, model_masters(from), weights, error)
-                           : fw_fail(error, FW_E_MEMORY, "no memory for a copy of the weights");
-    if (status == FW_OK) status = model_set_weights(model, weights, error);
-    free(weights);
-    if (status == FW_OK) status = encode_with(p, model, error);
-    model_destroy(model);
-    return status;
-}
-
 /* ---- the file ---- */
+
+/* In words, what the file is bound to beside the artifact and its plugins. */
+static void keep_binding(struct proving *p) {
+    (void)snprintf(p->result->bound_to, sizeof p->result->bound_to,
+                   "%.150s, %.150s, run.threads %.20s, this build of fairway",
+                   proof_pin_value(&p->pins, "device model"),
+                   proof_pin_value(&p->pins, "device libraries"),
+                   proof_pin_value(&p->pins, "threads"));
+}
 
 static fw_status make_file(struct proving *p, fw_error *error) {
     FW_TRY(proof_pins_collect(&p->scorer, p->result->has_text ? &p->text : NULL, &p->pins, error));
+    keep_binding(p);
     struct proof_file file = {.text = p->result->has_text,
                               .n_pins = p->pins.n,
                               .spans = p->spans->spans,
@@ -398,7 +228,6 @@ static void close_all(struct proving *p) {
     if (p->artifact >= 0) (void)close(p->artifact);
     corpus_close(p->corpus);
     session_close(&p->text);
-    decoder_destroy(p->decoder);
     scorer_close(&p->scorer);
     bytes_free(&p->expected);
     bytes_free(&p->coded);
@@ -418,6 +247,18 @@ static fw_status choose_tokens(struct proving *p, fw_error *error) {
     return expected_text(p, error);
 }
 
+static fw_status score_and_encode(struct proving *p, fw_error *error) {
+    struct prove_scoring scoring = {.scorer = &p->scorer,
+                                    .spans = p->spans,
+                                    .progress = &p->options->progress,
+                                    .result = p->result};
+    fw_status status = prove_scoring_open(&scoring, error);
+    if (status == FW_OK) status = prove_score(&scoring, error);
+    if (status == FW_OK) status = prove_encode(&scoring, &p->coded, error);
+    prove_scoring_close(&scoring);
+    return status;
+}
+
 static fw_status write_proof(struct proving *p, fw_error *error) {
     struct prove_options *options = p->options;
     struct file_writer *writer = NULL;
@@ -429,8 +270,7 @@ static fw_status write_proof(struct proving *p, fw_error *error) {
                               error));
     p->result->artifact_bytes = p->scorer.artifact.file_bytes;
     FW_TRY(choose_tokens(p, error));
-    FW_TRY(score(p, error));
-    FW_TRY(encode(p, error));
+    FW_TRY(score_and_encode(p, error));
     FW_TRY(make_file(p, error));
     FW_TRY(check_length(p->result, error));
     FW_TRY(decode_and_compare(p, error));

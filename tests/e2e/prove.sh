@@ -82,6 +82,27 @@ for length in 0 3 20 $((size - 1)); do
   refuse 'cut.fwp: \(damaged\|not a proof\|truncated\)' "$fairway" prove $artifact --verify cut.fwp
 done
 
+# Who forges a file puts the checksum right: then other tokens come out, and that is noticed as well. One that claims
+# more tokens than its bytes hold ends, too.
+forge() { # OFFSET VALUE
+  python3 - "$1" "$2" <<'PY'
+import hashlib, sys
+data = bytearray(open("first.fwp", "rb").read()[:-8])
+data[int(sys.argv[1])] ^= int(sys.argv[2])
+open("forged.fwp", "wb").write(bytes(data) + hashlib.sha256(data).digest()[:8])
+PY
+}
+for at in 55 60 75; do
+  forge "$at" 4
+  refuse 'finds other tokens than were encoded' "$fairway" prove $artifact --verify forged.fwp --set eval.max_tokens=300
+done
+for change in 1 3; do
+  forge 49 $change # more tokens in the span, or fewer
+  refuse 'finds other tokens than were encoded' "$fairway" prove $artifact --verify forged.fwp
+done
+forge 5 1 # text, or tokens alone
+refuse 'tokenizer plugin: ' "$fairway" prove $artifact --verify forged.fwp
+
 # What cannot be asked for.
 refuse 'artifact FILE is missing' "$fairway" prove --data list:held_out.txt
 refuse 'data SOURCE.*or --verify FILE' "$fairway" prove $artifact
