@@ -1,5 +1,31 @@
-"""The caches ngram and ngram_counts by brute force, in float64, from their description in words
-(plugins/cache/blend.h, contexts.h, trie.h): a dictionary of contexts, for each a list of followers."""
+"""The caches ngram and ngram_counts by brute force, in float64: a dictionary of contexts, for each a list
+of followers. What plugins/cache/blend.h, contexts.h and trie.h say in short, in full:
+
+Counts. A context of order o is the last o tokens. Its followers are listed by count, highest first; one whose
+count grows changes places with the first of those that had the same count, a new one goes to the end. A token
+is counted in the contexts of all orders, from the longest down; with `exclusion` the first that already knew
+it is the last to count it.
+
+Match. Behind every token stands the place where the longest context and this token last stood together,
+if they did. While the token there comes true, the match goes on and its length grows by one, up to 64; if not,
+the place just described is the next match, and its length is how many tokens before it agree.
+
+Prediction. Experts stand on the model's row: each order's list from `min_order` up, on top the match. The top
+one gets its weight's share of 1 - 2^-20, the next one of what is left, and so on; the model's row gets the rest
+and the 2^-20. An expert that has nothing to say is passed over: no match, no followers, fewer than `min_count`
+tokens counted; orders are no longer asked once `stop` or less is left. A list states the `max_followers` first
+followers in proportion to count - discount; a match states its token.
+
+Weights by counts (ngram_counts): weight * (1 - discount * followers / tokens counted) for a list, weight *
+length / (length + 10) for a match, whose length counts up to `match_length`.
+
+Learned weights (ngram). One for each order and circumstances: how many tokens the context has counted (1, 2, 4,
+8, 16 or more), how many followers it has (1, 2, 3, 5, 8, 32 or more), the model's probability of the first
+follower (above 0.001, 0.01, 0.05, 0.2, 0.5), whether this order's first follower was right when it was last
+asked. For a match: its length, the model's probability of its token, whether the last match was right. Once a token
+is known, every expert has a posterior, the share of the probability from itself and below that it gave. From
+the top down, with r = 1 at first, the weight moves by r * max(2 / (n + 3), 1 / window) * (posterior - weight),
+stays within 0.00001 and 0.9999, n, at first 0, grows by r, and r shrinks by the factor 1 - posterior."""
 
 RESERVE = 2.0 ** -20
 LEAST_WEIGHT, MOST_WEIGHT = 1e-5, 1 - 1e-4
