@@ -1,57 +1,65 @@
-/* Speed of the caches on one thread, through cache_stream_score as an evaluation calls it: copy of
- * the row, predict, validation, look-up, update, logarithm. Besides, entries of a prediction and
- * microseconds for a full distribution. Language-model rows are formed beforehand and reused.
+/* Speed of the caches on realistic streams (bench_stream.h).
  *
- *     bench_cache [SHARD.bin [TOKENS]]
+ *     bench_cache [SHARD.bin | FILE.rows [TOKENS [CACHE...]]]
  *
- * SHARD.bin is a token shard (256 int32, then uint16); without it the tokens are synthetic text
- * (bench.h). */
+ * Without a file the tokens are synthetic text. What is timed, and how the time is shared out:
+ *   M tok/s  cache_stream_score as an evaluation calls it, with all of the host's checks: the row
+ * is copied for the cache, the cache predicts, the host validates, looks up the target, takes the
+ * logarithm and tells the cache cache    of that, the cache itself: predict and update called
+ * without the host update   update alone, without predictions, as when a cache is warm-started host
+ * the rest rows     forming the row in float64 from float32 log-probabilities: not part of M tok/s
+ *   audit    a full distribution of one position
+ * Each number is the sum over pieces of 128 tokens of the best that a piece took in several runs,
+ * in processor time: what other programs on the machine take away is left out as far as can be. */
 #include <math.h>
 #include <stdio.h>
 
 #include "bench.h"
+#include "bench_stream.h"
 #include "cache_stream.h"
 #include "prediction.h"
+#include "rows.h"
 
-enum { ROWS = 64, SHARD_HEADER_BYTES = 1024 };
+enum { RUNS = 4 };
 
-typedef struct stream {
-    uint32_t *tokens;
-    size_t n;
-    uint32_t vocabulary;
-} stream;
+/* The best times of each piece, over the runs so far. */
+typedef struct best {
+    double *seconds;
+    size_t n, next;
+} best;
 
-static stream synthetic(uint32_t vocabulary, size_t n) {
-    return (stream){synthetic_text(vocabulary, n), n, vocabulary};
+static void best_begin(best *b, size_t n) {
+    if (b->seconds == NULL) {
+        b->n = n;
+        b->seconds = must(calloc(n, sizeof *b->seconds));
+        for (size_t i = 0; i < n; i++) b->seconds[i] = INFINITY;
+    }
+    b->next = 0;
 }
 
-static stream from_shard(const char *path, size_t most) {
-    FILE *file = fopen(path, "rb");
-    stream text = {must(calloc(most, sizeof *text.tokens)), 0, 1};
-    if (file == NULL || fseek(file, SHARD_HEADER_BYTES, SEEK_SET) != 0) {
-        (void)fprintf(stderr, "%s cannot be read\n", path);
-        exit(1);
-    }
-    uint8_t pair[2];
-    while (text.n < most && fread(pair, 1, 2, file) == 2) {
-        const uint32_t token = pair[0] | (uint32_t)pair[1] << 8;
-        text.tokens[text.n++] = token;
-        if (token >= text.vocabulary) text.vocabulary = token + 1;
-    }
-    (void)fclose(file);
-    return text;
+static void best_add(best *b, double seconds) {
+    double *slot = &b->seconds[b->next++];
+    *slot = fmin(*slot, seconds);
 }
 
-/* Rows of a model of some opinion: softmax of normal logits. */
-static double *make_rows(uint32_t vocabulary) {
-    test_random random = {1};
-    double *rows = must(calloc((size_t)ROWS * vocabulary, sizeof *rows));
-    for (size_t r = 0; r < ROWS; r++) {
-        double *row = rows + r * vocabulary, sum = 0;
-        for (uint32_t v = 0; v < vocabulary; v++) sum += row[v] = exp(2 * test_normal(&random));
-        for (uint32_t v = 0; v < vocabulary; v++) row[v] /= sum;
-    }
-    return rows;
+/* Microseconds for each of n tokens. */
+static double best_per_token(const best *b, size_t n) {
+    double sum = 0;
+    for (size_t i = 0; i < b->n; i++) sum += b->seconds[i];
+    return 1e6 * sum / (double)n;
+}
+
+typedef struct bench_case {
+    struct plugin_choice choice;
+    const fw_cache *cache;
+    struct token_table *table;
+    bench_stream *stream;
+    struct rows rows;
+    best forming, scoring, asking, updating;
+} bench_case;
+
+static size_t n_pieces(const bench_case *c) {
+    return (c->stream->n + STREAM_AT_ONCE - 1) / STREAM_AT_ONCE;
 }
 
 static struct token_table *make_table(uint32_t vocabulary) {
@@ -64,113 +72,209 @@ static struct token_table *make_table(uint32_t vocabulary) {
     return table;
 }
 
-typedef struct cache_speed {
-    double tokens_per_second, nats, megabytes;
-} cache_speed;
+static uint32_t context_tokens(const fw_cache *cache) {
+    return FW_COVERS(cache, context_tokens) ? cache->context_tokens : 0;
+}
 
-/* One fresh instance over the text, as an evaluation does it. */
-static cache_speed measure(const struct plugin_choice *choice, const stream *text,
-                           const double *rows) {
+/* The next piece's rows, formed. */
+static size_t next_rows(bench_case *c, size_t *first) {
     fw_error error = {.struct_size = sizeof error};
-    struct token_table *table = make_table(text->vocabulary);
+    size_t n = 0;
+    const float *l = bench_stream_next(c->stream, first, &n);
+    const double begin = bench_seconds();
+    if (n == 0) return 0;
+    stop_on(
+        rows_form(&c->rows, test_host(NULL), l, (int64_t)n, c->cache->needs_entropy != 0, &error),
+        &error);
+    best_add(&c->forming, bench_seconds() - begin);
+    return n;
+}
+
+static fw_row row_at(const bench_case *c, size_t i, size_t position) {
+    const uint64_t wanted = context_tokens(c->cache), there = position + 1;
+    const uint64_t n = wanted < there ? wanted : there;
+    return (fw_row){.struct_size = sizeof(fw_row),
+                    .vocabulary = c->stream->vocabulary,
+                    .position = position,
+                    .probabilities = c->rows.probabilities + i * c->stream->vocabulary,
+                    .entropy = c->rows.entropy[i],
+                    .context = c->stream->tokens + position + 1 - n,
+                    .n_context = (uint32_t)n};
+}
+
+typedef struct scoring {
+    double nats, model_nats, megabytes;
+} scoring;
+
+static void rewind_to_begin(bench_case *c) {
+    bench_stream_rewind(c->stream);
+    best_begin(&c->forming, n_pieces(c));
+}
+
+/* As an evaluation does it, with a fresh instance. */
+static scoring score(bench_case *c) {
+    fw_error error = {.struct_size = sizeof error};
     struct cache_stream *cache = NULL;
-    stop_on(cache_stream_open(choice, test_host(NULL), table, text->n, false, &cache, &error),
+    scoring sum = {0};
+    size_t first = 0, n = 0;
+    stop_on(cache_stream_open(&c->choice, test_host(NULL), c->table, c->stream->n, true, &cache,
+                              &error),
             &error);
-    fw_row row = {.struct_size = sizeof row, .vocabulary = text->vocabulary, .entropy = -1};
-    double total = 0, nats = 0;
-    const double start = bench_seconds();
-    for (size_t t = 0; t < text->n; t++) {
-        row.position = t;
-        row.probabilities = rows + t % ROWS * text->vocabulary;
-        stop_on(cache_stream_score(cache, &row, text->tokens[t], &nats, &error), &error);
-        total += nats;
+    rewind_to_begin(c);
+    best_begin(&c->scoring, n_pieces(c));
+    while ((n = next_rows(c, &first)) > 0) {
+        const uint32_t *targets = c->stream->tokens + first + 1;
+        for (size_t i = 0; i < n; i++)
+            sum.model_nats -= log(c->rows.probabilities[i * c->stream->vocabulary + targets[i]]);
+        const double begin = bench_seconds();
+        for (size_t i = 0; i < n; i++) {
+            const fw_row row = row_at(c, i, first + i);
+            double nats = 0;
+            stop_on(cache_stream_score(cache, &row, targets[i], &nats, &error), &error);
+            sum.nats += nats;
+        }
+        stop_on(cache_stream_end_window(cache, &error), &error);
+        best_add(&c->scoring, bench_seconds() - begin);
     }
-    const double spent = bench_seconds() - start;
     struct cache_summary summary;
     cache_stream_summary(cache, &summary);
     cache_stream_close(cache);
-    token_table_destroy(table);
-    return (cache_speed){(double)text->n / spent, total / (double)text->n,
-                         (double)summary.memory_bytes / (1 << 20)};
+    sum.megabytes = (double)summary.memory_bytes / (1 << 20);
+    return sum;
 }
 
-typedef struct statement_cost {
-    double entries;            /* per prediction */
-    double audit_microseconds; /* of a full distribution */
-} statement_cost;
-
-static statement_cost measure_statements(const struct plugin_choice *choice, const stream *text,
-                                         const double *rows) {
-    enum { TOKENS = 100000, AUDIT_EVERY = 64 };
-    const fw_cache *vtable = choice->entry->plugin->vtable;
-    const uint32_t V = text->vocabulary;
-    const size_t n = text->n < TOKENS ? text->n : TOKENS;
-    const fw_cache_shape shape = {
-        .struct_size = sizeof shape, .vocabulary = V, .max_entries = V, .stream_tokens = n};
+static void *open_alone(const bench_case *c) {
     fw_error error = {.struct_size = sizeof error};
-    struct prediction_buffers *buffers = must(prediction_buffers_create(V));
-    double *full = must(calloc(V, sizeof *full)), audit = 0;
-    fw_row row = {.struct_size = sizeof row, .vocabulary = V, .entropy = -1};
-    uint64_t audits = 0, entries = 0;
+    const fw_cache_shape shape = {.struct_size = sizeof shape,
+                                  .vocabulary = c->stream->vocabulary,
+                                  .max_entries = c->stream->vocabulary,
+                                  .stream_tokens = c->stream->n};
     void *self = NULL;
-    stop_on(vtable->create(test_host(NULL), choice->values, &shape, &self, &error), &error);
-    stop_on(vtable->begin(self, &error), &error);
-    for (size_t t = 0; t < n; t++) {
-        fw_prediction prediction;
-        row.position = t;
-        row.probabilities = rows + t % ROWS * V;
-        prediction_prepare(buffers, &prediction);
-        stop_on(vtable->predict(self, &row, &prediction, &error), &error);
-        entries += prediction.n;
-        if (t % AUDIT_EVERY == 0) {
-            const double before = bench_seconds();
-            stop_on(prediction_full(buffers, &row, &prediction, full, &error), &error);
-            audit += bench_seconds() - before;
-            audits++;
+    stop_on(c->cache->create(test_host(NULL), c->choice.values, &shape, &self, &error), &error);
+    stop_on(c->cache->begin(self, &error), &error);
+    return self;
+}
+
+typedef struct parts {
+    double seconds;       /* of predict and update */
+    double entries;       /* per prediction */
+    double audit, audits; /* seconds for full distributions, and how many */
+} parts;
+
+static void audit(bench_case *c, struct prediction_buffers *buffers, const fw_row *row,
+                  const fw_prediction *prediction, double *full, parts *sum) {
+    fw_error error = {.struct_size = sizeof error};
+    const double begin = bench_seconds();
+    stop_on(prediction_full(buffers, row, prediction, full, &error), &error);
+    sum->audit += bench_seconds() - begin;
+    sum->audits++;
+    (void)c;
+}
+
+/* The cache without the host. */
+static parts take_apart(bench_case *c) {
+    enum { AUDIT_EVERY = 512 };
+    fw_error error = {.struct_size = sizeof error};
+    const uint32_t V = c->stream->vocabulary;
+    struct prediction_buffers *buffers = must(prediction_buffers_create(V));
+    double *full = must(calloc(V, sizeof *full));
+    void *self = open_alone(c);
+    parts sum = {0};
+    buffers->cache = self;
+    buffers->allow_unverified = true;
+    rewind_to_begin(c);
+    best_begin(&c->asking, n_pieces(c));
+    for (size_t first = 0, n; (n = next_rows(c, &first)) > 0;) {
+        const double begin = bench_seconds(), audited = sum.audit;
+        for (size_t i = 0; i < n; i++) {
+            fw_prediction prediction;
+            const fw_row row = row_at(c, i, first + i);
+            prediction_prepare(buffers, &prediction);
+            stop_on(c->cache->predict(self, &row, &prediction, &error), &error);
+            sum.entries += prediction.n;
+            if ((first + i) % AUDIT_EVERY == 0) audit(c, buffers, &row, &prediction, full, &sum);
+            stop_on(c->cache->update(self, c->stream->tokens + first + i + 1, 1, &error), &error);
         }
-        stop_on(vtable->update(self, &text->tokens[t], 1, &error), &error);
+        best_add(&c->asking, bench_seconds() - begin - (sum.audit - audited));
     }
-    vtable->destroy(self);
+    c->cache->destroy(self);
     free(full);
     prediction_buffers_destroy(buffers);
-    return (statement_cost){(double)entries / (double)n, 1e6 * audit / (double)audits};
+    return sum;
 }
 
-static void bench(const char *id, const stream *text, const char *source) {
+static void update_alone(bench_case *c) {
+    fw_error error = {.struct_size = sizeof error};
+    void *self = open_alone(c);
+    best_begin(&c->updating, n_pieces(c));
+    for (size_t first = 0; first < c->stream->n; first += STREAM_AT_ONCE) {
+        const size_t left = c->stream->n - first, n = left < STREAM_AT_ONCE ? left : STREAM_AT_ONCE;
+        const double begin = bench_seconds();
+        stop_on(c->cache->update(self, c->stream->tokens + first + 1, n, &error), &error);
+        best_add(&c->updating, bench_seconds() - begin);
+    }
+    c->cache->destroy(self);
+}
+
+static void bench(const char *id, bench_stream *stream) {
+    fw_error error = {.struct_size = sizeof error};
     const fw_plugin *plugin = test_plugin(FW_CACHE, id);
     const struct registry_entry entry = {.plugin = plugin};
     fw_value *values = test_values(plugin, NULL);
-    const struct plugin_choice choice = {
-        .kind = FW_CACHE, .section = "cache", .name = id, .entry = &entry, .values = values};
-    double *rows = make_rows(text->vocabulary);
-    const cache_speed first = measure(&choice, text, rows), again = measure(&choice, text, rows);
-    const statement_cost cost = measure_statements(&choice, text, rows);
-    printf("| %-12s | %5u | %-9s | %8zu | %5.2f | %5.2f | %6.3f | %8.1f | %9.2f | %6.0f |\n", id,
-           text->vocabulary, source, text->n, 1e-6 * first.tokens_per_second,
-           1e-6 * again.tokens_per_second, again.nats, cost.entries, cost.audit_microseconds,
-           again.megabytes);
-    free(rows);
+    bench_case c = {.choice = {.kind = FW_CACHE,
+                               .section = "cache",
+                               .name = id,
+                               .entry = &entry,
+                               .values = values},
+                    .cache = plugin->vtable,
+                    .table = make_table(stream->vocabulary),
+                    .stream = stream};
+    stop_on(rows_create(STREAM_AT_ONCE, stream->vocabulary, &c.rows, &error), &error);
+    scoring sum = {0};
+    parts part = {0};
+    for (int run = 0; run < RUNS; run++) {
+        sum = score(&c);
+        part = take_apart(&c);
+        update_alone(&c);
+    }
+    const size_t n = stream->n;
+    const double whole = best_per_token(&c.scoring, n), cache = best_per_token(&c.asking, n);
+    printf("| %-12s | %4u | %-5s | %7zu | %7.2f | %5.2f | %6.2f | %5.2f | %5.2f | %5.3f | %+7.4f | "
+           "%7.1f | %5.1f | %4.0f |\n",
+           id, stream->vocabulary, stream->rows, n, 1 / whole, cache,
+           best_per_token(&c.updating, n), whole - cache, best_per_token(&c.forming, n),
+           sum.nats / (double)n, (sum.nats - sum.model_nats) / (double)n, part.entries / (double)n,
+           1e6 * part.audit / part.audits, sum.megabytes);
+    free(c.forming.seconds);
+    free(c.scoring.seconds);
+    free(c.asking.seconds);
+    free(c.updating.seconds);
+    rows_free(&c.rows);
+    token_table_destroy(c.table);
     free(values);
 }
 
 int main(int argc, char **argv) {
-    static const char *const ids[] = {"none", "ngram_counts", "ngram", "tilt"};
+    static const char *const usual[] = {"none", "ngram_counts", "ngram", "tilt", "ngram_hashed"};
     bench_use_thread_clock();
     const size_t n = argc > 2 ? (size_t)strtoull(argv[2], NULL, 10) : 1000000;
-    printf("M tokens/s of cache_stream_score, one thread, processor time; two runs, each with a "
-           "fresh instance\n");
-    printf("| cache        |     V | text      |   tokens | run 1 | run 2 |   nats | entries  |  "
-           "audit "
-           "us |    MiB |\n");
-    printf("| ------------ | ----: | --------- | -------: | ----: | ----: | -----: | -------: | "
-           "--------: | -----: |\n");
-    for (size_t i = 0; i < sizeof ids / sizeof *ids; i++) {
+    const char *const *ids = argc > 3 ? (const char *const *)argv + 3 : usual;
+    const size_t n_ids = argc > 3 ? (size_t)argc - 3 : sizeof usual / sizeof *usual;
+    printf(
+        "One thread, processor time, each piece at its best; microseconds a token unless it says "
+        "otherwise.\n");
+    printf("| cache        |    V | rows  |  tokens | M tok/s | cache | update |  host |  rows |  "
+           "nats "
+           "|  change | entries | audit |  MiB |\n");
+    printf("| ------------ | ---: | ----- | ------: | ------: | ----: | -----: | ----: | ----: | "
+           "----: | ------: | ------: | ----: | ---: |\n");
+    for (size_t i = 0; i < n_ids; i++)
         for (uint32_t V = 256; V <= 1024; V *= 4) {
             if (argc > 1 && V > 256) continue;
-            stream text = argc > 1 ? from_shard(argv[1], n) : synthetic(V, n);
-            bench(ids[i], &text, argc > 1 ? "shard" : "synthetic");
-            free(text.tokens);
+            bench_stream stream =
+                argc > 1 ? bench_stream_file(argv[1], n) : bench_stream_synthetic(V, n);
+            bench(ids[i], &stream);
+            bench_stream_free(&stream);
         }
-    }
     return 0;
 }
