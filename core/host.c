@@ -7,8 +7,11 @@
 #include <omp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "params.h"
+
+#define LARGE_PAGE ((size_t)2 << 20)
 
 /* An effect that a plugin stated. */
 struct effect {
@@ -39,9 +42,21 @@ static void service_log(const fw_host *table, uint32_t level, const char *messag
                       message);
 }
 
+/* A block of several megabytes on large pages, where the system grants them: who jumps about in it
+ * then seldom waits for an address to be translated. */
+static void *allocate_large(size_t bytes) {
+    void *block = NULL;
+    if (posix_memalign(&block, LARGE_PAGE, bytes) != 0) return NULL;
+#ifdef MADV_HUGEPAGE
+    (void)madvise(block, bytes / LARGE_PAGE * LARGE_PAGE, MADV_HUGEPAGE);
+#endif
+    return block;
+}
+
 static void *service_allocate(const fw_host *table, size_t bytes) {
     (void)table;
     if (bytes > SIZE_MAX - 64) return NULL;
+    if (bytes >= LARGE_PAGE) return allocate_large(bytes);
     return aligned_alloc(64, bytes > 0 ? (bytes + 63) / 64 * 64 : 64);
 }
 

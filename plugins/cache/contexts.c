@@ -116,12 +116,12 @@ void contexts_advance(contexts *here, uint32_t token) {
         }
         if (slot != NULL && *slot == TRIE_NONE) *slot = trie_add(here->store);
         here->active[o + 1] = slot != NULL ? *slot : TRIE_NONE;
+        trie_prefetch_node(here->store, here->active[o + 1]);
     }
     if (here->roots[token] == TRIE_NONE) here->roots[token] = trie_add(here->store);
     here->active[1] = here->roots[token];
+    trie_prefetch_node(here->store, here->active[1]);
     follow_match(here, token, candidate);
-    for (uint32_t o = 1; o <= top; o++)
-        if (here->active[o] != TRIE_NONE) trie_prefetch_node(here->store, here->active[o]);
 }
 
 uint64_t contexts_bytes(const contexts *here) {

@@ -1,4 +1,6 @@
-/* Nodes of 16 bytes and follower lists in pages of 1 MiB that never move.
+/* Nodes of 16 bytes and follower lists in pages of 1 MiB that never move. Pages are cut from
+ * chunks, which grow with the store: large ones lie on few large pages of the system's memory, and
+ * a lookup then seldom waits for an address to be translated.
  *
  * Most contexts have one follower, which lives inside the node. Longer lists are blocks of tokens,
  * counts and children side by side (so that a search reads tokens only), with a capacity that is a
@@ -11,7 +13,8 @@ enum {
     PAGE_BYTES = 1 << 20,
     NODE_SHIFT = 16, /* nodes in a page: 65,536 of 16 bytes */
     WORD_SHIFT = 18, /* words in a page: 262,144 of 4 bytes */
-    SIZES = 17       /* blocks of 2^1 .. 2^16 followers */
+    SIZES = 17,      /* blocks of 2^1 .. 2^16 followers */
+    MOST_CHUNKS = 64 /* enough for 2^17 pages */
 };
 
 typedef struct node {
@@ -31,6 +34,11 @@ typedef struct pages {
 struct trie {
     const fw_host *host;
     uint32_t max_pages; /* of both sorts together */
+    uint32_t n_pages;   /* in all chunks */
+    void *chunks[MOST_CHUNKS];
+    uint32_t n_chunks;
+    uint32_t spare;  /* pages of the last chunk that are not in use yet, */
+    char *next_page; /* from here on */
     pages nodes;
     pages words;
     uint32_t free_blocks[SIZES]; /* first word of a free block by log2 of capacity, or 0 */
@@ -44,6 +52,37 @@ static uint32_t *words_at(const trie *store, uint32_t word) {
     return (uint32_t *)store->words.table[word >> WORD_SHIFT] + (word & ((1u << WORD_SHIFT) - 1));
 }
 
+/* Pages of the next chunk: one at first, later a quarter of those that are there, so that few
+ * chunks make any size; no more than the bound leaves. */
+static uint32_t next_chunk(const trie *store) {
+    const uint32_t left = store->max_pages - store->n_pages;
+    const uint32_t n = store->n_pages < 4 ? 1 : store->n_pages / 4 + 1;
+    return n < left ? n : left;
+}
+
+/* Where memory is short a smaller chunk may still be had. */
+static bool take_chunk(trie *store) {
+    if (store->n_chunks == MOST_CHUNKS) return false;
+    for (uint32_t n = next_chunk(store); n > 0; n /= 2) {
+        void *chunk = store->host->allocate(store->host, (size_t)n * PAGE_BYTES);
+        if (chunk == NULL) continue;
+        store->chunks[store->n_chunks++] = chunk;
+        store->next_page = chunk;
+        store->spare = n;
+        store->n_pages += n;
+        return true;
+    }
+    return false;
+}
+
+static void *take_page(trie *store) {
+    if (store->spare == 0 && !take_chunk(store)) return NULL;
+    void *page = store->next_page;
+    store->next_page += PAGE_BYTES;
+    store->spare--;
+    return page;
+}
+
 /* Hand out `n` consecutive entries that share a page of 2^shift entries; 0 when full. */
 static uint32_t take(trie *store, pages *from, uint32_t n, unsigned shift) {
     const uint32_t size = 1u << shift;
@@ -51,8 +90,7 @@ static uint32_t take(trie *store, pages *from, uint32_t n, unsigned shift) {
     if ((at & (size - 1)) + n > size) at = (at | (size - 1)) + 1;
     if (at > UINT32_MAX - n) return 0;
     if (at >> shift >= from->n) {
-        if (store->nodes.n + store->words.n >= store->max_pages) return 0;
-        void *page = store->host->allocate(store->host, PAGE_BYTES);
+        void *page = take_page(store);
         if (page == NULL) return 0;
         from->table[from->n++] = page;
     }
@@ -78,17 +116,12 @@ trie *trie_create(const fw_host *host, uint64_t bound) {
     return store;
 }
 
-static void release_pages(const fw_host *host, pages *from) {
-    if (from->table == NULL) return;
-    for (uint32_t i = 0; i < from->n; i++) host->release(host, from->table[i]);
-    host->release(host, from->table);
-}
-
 void trie_destroy(trie *store) {
     if (store == NULL) return;
     const fw_host *host = store->host;
-    release_pages(host, &store->nodes);
-    release_pages(host, &store->words);
+    for (uint32_t i = 0; i < store->n_chunks; i++) host->release(host, store->chunks[i]);
+    if (store->nodes.table != NULL) host->release(host, store->nodes.table);
+    if (store->words.table != NULL) host->release(host, store->words.table);
     host->release(host, store);
 }
 
@@ -234,7 +267,9 @@ static void prefetch(const void *address) {
 #endif
 }
 
-void trie_prefetch_node(const trie *store, uint32_t id) { prefetch(node_at(store, id)); }
+void trie_prefetch_node(const trie *store, uint32_t id) {
+    if (id != TRIE_NONE) prefetch(node_at(store, id));
+}
 
 void trie_prefetch_list(const trie *store, uint32_t id, uint32_t n) {
     const node *here = node_at(store, id);
@@ -249,6 +284,6 @@ void trie_prefetch_list(const trie *store, uint32_t id, uint32_t n) {
 }
 
 uint64_t trie_bytes(const trie *store) {
-    const uint64_t in_pages = ((uint64_t)store->nodes.n + store->words.n) * PAGE_BYTES;
+    const uint64_t in_pages = (uint64_t)store->n_pages * PAGE_BYTES;
     return in_pages + 2 * sizeof(void *) * (uint64_t)store->max_pages + sizeof *store;
 }

@@ -56,7 +56,8 @@ uint32_t *trie_count(trie *store, uint32_t node, uint32_t token, trie_place plac
 /* The child slot of the follower at `rank`, without counting. */
 uint32_t *trie_child(trie *store, uint32_t node, uint32_t rank);
 
-/* Ask the processor to bring the node, or its first n followers, into its caches. */
+/* Ask the processor to bring the node (TRIE_NONE: nothing), or its first n followers, into its
+ * caches. */
 void trie_prefetch_node(const trie *store, uint32_t node);
 void trie_prefetch_list(const trie *store, uint32_t node, uint32_t n);
 

@@ -2,25 +2,28 @@
  *
  *     bench_cache [SHARD.bin | FILE.rows [TOKENS [CACHE...]]]
  *
- * Without a file the tokens are synthetic text. What is timed, and how the time is shared out:
- *   M tok/s  cache_stream_score as an evaluation calls it, with all of the host's checks: the row
- * is copied for the cache, the cache predicts, the host validates, looks up the target, takes the
- * logarithm and tells the cache cache    of that, the cache itself: predict and update called
- * without the host update   update alone, without predictions, as when a cache is warm-started host
- * the rest rows     forming the row in float64 from float32 log-probabilities: not part of M tok/s
- *   audit    a full distribution of one position
+ * Without a file the tokens are synthetic text. "M tok/s" is cache_stream_score as an evaluation
+ * calls it, with all of the host's checks: the row is copied for the cache, the cache predicts, the
+ * host validates, looks up the target, takes the logarithm and tells the cache. "cache" is the
+ * cache's part of that, predict and update called without the host, and "host" the rest. "update"
+ * is update alone, as when a cache is warm-started. "rows" is forming a row in float64 from float32
+ * log-probabilities, which is no part of M tok/s; "audit" a full distribution of one position.
+ *
  * Each number is the sum over pieces of 128 tokens of the best that a piece took in several runs,
- * in processor time: what other programs on the machine take away is left out as far as can be. */
+ * in processor time: what other programs take away is left out as far as can be. */
 #include <math.h>
 #include <stdio.h>
 
 #include "bench.h"
 #include "bench_stream.h"
 #include "cache_stream.h"
+#include "host.h"
 #include "prediction.h"
 #include "rows.h"
 
 enum { RUNS = 4 };
+
+static const fw_host *services; /* those of a run, as memory matters */
 
 /* The best times of each piece, over the runs so far. */
 typedef struct best {
@@ -83,9 +86,8 @@ static size_t next_rows(bench_case *c, size_t *first) {
     const float *l = bench_stream_next(c->stream, first, &n);
     const double begin = bench_seconds();
     if (n == 0) return 0;
-    stop_on(
-        rows_form(&c->rows, test_host(NULL), l, (int64_t)n, c->cache->needs_entropy != 0, &error),
-        &error);
+    stop_on(rows_form(&c->rows, services, l, (int64_t)n, c->cache->needs_entropy != 0, &error),
+            &error);
     best_add(&c->forming, bench_seconds() - begin);
     return n;
 }
@@ -117,8 +119,7 @@ static scoring score(bench_case *c) {
     struct cache_stream *cache = NULL;
     scoring sum = {0};
     size_t first = 0, n = 0;
-    stop_on(cache_stream_open(&c->choice, test_host(NULL), c->table, c->stream->n, true, &cache,
-                              &error),
+    stop_on(cache_stream_open(&c->choice, services, c->table, c->stream->n, true, &cache, &error),
             &error);
     rewind_to_begin(c);
     best_begin(&c->scoring, n_pieces(c));
@@ -150,7 +151,7 @@ static void *open_alone(const bench_case *c) {
                                   .max_entries = c->stream->vocabulary,
                                   .stream_tokens = c->stream->n};
     void *self = NULL;
-    stop_on(c->cache->create(test_host(NULL), c->choice.values, &shape, &self, &error), &error);
+    stop_on(c->cache->create(services, c->choice.values, &shape, &self, &error), &error);
     stop_on(c->cache->begin(self, &error), &error);
     return self;
 }
@@ -256,6 +257,10 @@ static void bench(const char *id, bench_stream *stream) {
 
 int main(int argc, char **argv) {
     static const char *const usual[] = {"none", "ngram_counts", "ngram", "tilt", "ngram_hashed"};
+    fw_error error = {.struct_size = sizeof error};
+    struct host *host = NULL;
+    stop_on(host_create(&(struct host_options){0}, &host, &error), &error);
+    services = host_table(host);
     bench_use_thread_clock();
     const size_t n = argc > 2 ? (size_t)strtoull(argv[2], NULL, 10) : 1000000;
     const char *const *ids = argc > 3 ? (const char *const *)argv + 3 : usual;
@@ -276,5 +281,6 @@ int main(int argc, char **argv) {
             bench(ids[i], &stream);
             bench_stream_free(&stream);
         }
+    host_destroy(host);
     return 0;
 }
