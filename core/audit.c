@@ -9,9 +9,9 @@
 #include "random.h"
 
 enum {
-    FEWEST_SAMPLES = 64,
-    LONGEST_STEP = 1024, /* positions from one sample to the next */
-    TWIN_SHARE = 128,    /* the twin accompanies one position in so many, when not all */
+    FEWEST_SAMPLES = 128,
+    LONGEST_STEP = 4096, /* positions from one sample to the next */
+    TWIN_SHARE = 256,    /* the twin accompanies one position in so many, when not all */
     SHORTEST_TWIN = 256,
     LONGEST_TWIN = 4096,
     PRELUDE = 48 /* positions of the stream that a twin reads before the real one */
@@ -30,9 +30,9 @@ struct cache_audit {
     struct cache_audit_options options;
     uint64_t every;
     struct cache_watcher watcher, twin_watcher;
-    bool sampled;          /* the position that is scored now */
-    uint64_t step, sample; /* of the step at hand: its number, and its sampled position */
-    double *full;          /* V */
+    bool sampled;           /* the position that is scored now */
+    uint64_t begin, sample; /* of the step at hand, and its sampled position */
+    double *full;           /* V */
     struct kept kept;
     struct prediction_buffers *own; /* for statements of the host's that change nothing */
     fw_host quiet;                  /* the host, but that it takes no note of effects */
@@ -55,9 +55,11 @@ uint64_t audit_sample(uint64_t seed, uint64_t every, uint64_t step) {
 }
 
 static bool is_sampled(struct cache_audit *a, uint64_t position) {
-    const uint64_t step = position / a->every;
-    if (step != a->step) a->sample = audit_sample(a->options.seed, a->every, step);
-    a->step = step;
+    if (position - a->begin >= a->every) {
+        const uint64_t step = position / a->every;
+        a->begin = step * a->every;
+        a->sample = audit_sample(a->options.seed, a->every, step);
+    }
     return position == a->sample;
 }
 
@@ -326,7 +328,7 @@ fw_status cache_audit_open(const struct cache_audit_options *options, struct cac
     if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the audit of a cache");
     made->options = *options;
     made->every = options->full ? 1 : audit_sample_every(options->targets);
-    made->step = UINT64_MAX;
+    made->begin = UINT64_MAX / 2; /* no step yet */
     made->watcher = (struct cache_watcher){made, stated, told};
     const fw_status status = allocate(made, error);
     if (status != FW_OK) {

@@ -54,8 +54,8 @@ fw_status cache_audit_end_window(struct cache_audit *audit, struct cache_stream 
 fw_status statement_digest(const struct cache_statement *statement, double *scratch,
                            uint64_t *digest, fw_error *error);
 
-/* Positions from one sample to the next, on average: 64 samples at least, as far as there are as
- * many targets, and one in 1024 of a long stream. */
+/* Positions from one sample to the next, on average: 128 samples at least, as far as there are
+ * as many targets, and one in 4096 of a long stream. */
 uint64_t audit_sample_every(uint64_t targets);
 
 /* The one that is sampled of positions [step * every, (step + 1) * every). */

@@ -11,7 +11,7 @@
 #include "audit.h"
 #include "bench.h"
 
-enum { ROWS = 64, AUDITED = 4096 /* positions of a full audit */ };
+enum { ROWS = 64, AUDITED = 4096 /* positions of a full audit */, TURNS = 5 };
 
 typedef struct stream {
     uint32_t *tokens;
@@ -88,8 +88,11 @@ static void bench(const char *id, uint32_t vocabulary, size_t n) {
     const struct plugin_choice choice = {
         .kind = FW_CACHE, .section = "cache", .name = id, .entry = &entry, .values = values};
     stream text = make_stream(vocabulary, n);
-    (void)measure(&choice, &text, n, OFF);
-    const double off = measure(&choice, &text, n, OFF), sample = measure(&choice, &text, n, SAMPLE);
+    double off = INFINITY, sample = INFINITY; /* the best of some, in turns */
+    for (int i = 0; i < TURNS; i++) {
+        off = fmin(off, measure(&choice, &text, n, OFF));
+        sample = fmin(sample, measure(&choice, &text, n, SAMPLE));
+    }
     const double alone = measure(&choice, &text, AUDITED, OFF);
     const double full = measure(&choice, &text, AUDITED, FULL) - alone;
     (void)printf("| %-12s | %5u | %8zu | %6.3f | %6.3f | %5.1f%% | %8.1f |\n", id, vocabulary, n,
@@ -107,7 +110,8 @@ int main(int argc, char **argv) {
         return 1;
     }
     bench_use_thread_clock();
-    (void)printf("M tokens/s without and with sampling, and us for a fully audited position\n"
+    (void)printf("M tokens/s without and with sampling (the best of 5 each), and us for a fully "
+                 "audited position\n"
                  "| cache        |     V |   tokens |    off | sample |  cost | full, us |\n"
                  "| ------------ | ----: | -------: | -----: | -----: | ----: | -------: |\n");
     for (size_t i = 0; i < sizeof ids / sizeof *ids; i++)

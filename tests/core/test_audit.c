@@ -239,8 +239,8 @@ static void test_sums_are_measured_after_normalising(void **state) {
 static void test_samples(void **state) {
     (void)state;
     assert_int_equal(audit_sample_every(10), 1);
-    assert_int_equal(audit_sample_every(6400), 100);
-    assert_int_equal(audit_sample_every(UINT64_C(1) << 40), 1024);
+    assert_int_equal(audit_sample_every(12800), 100);
+    assert_int_equal(audit_sample_every(UINT64_C(1) << 40), 4096);
     uint64_t same = 0;
     for (uint64_t step = 0; step < 200; step++) {
         const uint64_t at = audit_sample(1, 100, step);
@@ -250,8 +250,8 @@ static void test_samples(void **state) {
     assert_true(same < 20);
     double row[V];
     for (uint32_t v = 0; v < V; v++) row[v] = 1.0 / V;
-    score_by_hand(row, 6400, false);
-    assert_int_equal(verdict("cache.sum")->positions, 64);
+    score_by_hand(row, 12800, false);
+    assert_int_equal(verdict("cache.sum")->positions, 128);
     assert_int_equal(verdict("cache.replay")->positions, 256);
     assert_null(verdicts_failed(&verdicts, NULL));
 }
