@@ -9,16 +9,21 @@
 #include <unistd.h>
 
 #include "check_run.h"
+#include "clock.h"
 #include "coin.h"
+#include "progress.h"
 #include "random.h"
 #include "synthetic.h"
 
-enum { FLIPS = 3, TARGETS = 2 };
+enum { FLIPS = 3, TARGETS = 2, RUNS = 14 + FLIPS + TARGETS /* at most */ };
 
 struct checking {
     const struct cache_check *check;
     struct verdicts *verdicts;
     char directory[64]; /* that each run works in */
+    struct progress progress;
+    double begin;
+    int runs;
     struct check_outcome base;
     /* Of the first run, and of the one it is compared with. The runs' tokens are kept nowhere: a
      * plugin in a later run must not find them in the memory that its process began with. */
@@ -29,6 +34,12 @@ static struct probe *probe_of(struct checking *c, const char *what) {
     return verdicts_probe(c->verdicts, "cache", what);
 }
 
+static fw_status run_once(struct checking *c, const struct check_run *run,
+                          struct check_outcome *outcome, uint64_t *digests, fw_error *error) {
+    progress_work(&c->progress, "check", c->runs++, RUNS, "runs", c->begin);
+    return check_run(c->check, run, c->directory, outcome, digests, error);
+}
+
 /* ---- comparing ---- */
 
 /* Run again under `run` and compare the statements of the first `positions`. */
@@ -36,7 +47,7 @@ static fw_status compare(struct checking *c, const struct check_run *run, const 
                          const char *changed, uint64_t positions, fw_error *error) {
     struct probe *probe = probe_of(c, what);
     struct check_outcome outcome;
-    FW_TRY(check_run(c->check, run, c->directory, &outcome, c->others, error));
+    FW_TRY(run_once(c, run, &outcome, c->others, error));
     if (outcome.status != FW_OK) {
         probe_fail(probe, "with %s: %s", changed, outcome.message);
         return FW_OK;
@@ -75,7 +86,7 @@ static void take_over(struct checking *c, const struct check_outcome *outcome, c
 static fw_status run_apart(struct checking *c, const struct check_run *run, const char *what,
                            fw_error *error) {
     struct check_outcome outcome;
-    FW_TRY(check_run(c->check, run, c->directory, &outcome, c->others, error));
+    FW_TRY(run_once(c, run, &outcome, c->others, error));
     take_over(c, &outcome, what);
     return FW_OK;
 }
@@ -169,7 +180,7 @@ static fw_status probe_counts_only(struct checking *c, fw_error *error) {
         probe_skip(probe, "it does not declare that its state depends on tokens alone");
         return FW_OK;
     }
-    FW_TRY(check_run(c->check, &run, c->directory, &outcome, c->others, error));
+    FW_TRY(run_once(c, &run, &outcome, c->others, error));
     if (outcome.status == FW_OK) return compare_kept_rows(c, probe, error);
     probe_fail(probe, "with other rows: %s", outcome.message);
     return FW_OK;
@@ -195,7 +206,7 @@ static fw_status probe_coin(struct checking *c, fw_error *error) {
     struct probe *probe = probe_of(c, "coin");
     const struct check_run run = {.what = CHECK_SCORE, .text = CHECK_COIN};
     struct check_outcome outcome;
-    FW_TRY(check_run(c->check, &run, c->directory, &outcome, c->others, error));
+    FW_TRY(run_once(c, &run, &outcome, c->others, error));
     probe->positions = outcome.positions;
     if (outcome.status != FW_OK) {
         probe_fail(probe, "%s", outcome.message);
@@ -230,7 +241,7 @@ static fw_status probe_all(struct checking *c, fw_error *error) {
 static fw_status probe_protocol(struct checking *c, fw_error *error) {
     const struct check_run run = {.what = CHECK_SCORE};
     struct probe *probe = probe_of(c, "protocol");
-    FW_TRY(check_run(c->check, &run, c->directory, &c->base, c->digests, error));
+    FW_TRY(run_once(c, &run, &c->base, c->digests, error));
     if (!c->base.opened) return fw_fail(error, c->base.status, "%s", c->base.message);
     probe->positions = c->base.positions;
     if (c->base.status == FW_OK) return probe_all(c, error);
@@ -268,11 +279,13 @@ static fw_status allocate(struct checking *c, fw_error *error) {
 }
 
 fw_status check_cache(const struct cache_check *check, struct verdicts *verdicts, fw_error *error) {
-    struct checking c = {.check = check, .verdicts = verdicts};
+    struct checking c = {.check = check, .verdicts = verdicts, .begin = clock_seconds()};
+    progress_begin(&c.progress);
     fw_status status = allocate(&c, error);
     if (status == FW_OK) status = make_directory(&c, error);
     if (status == FW_OK) {
         status = probe_protocol(&c, error);
+        progress_end(&c.progress);
         remove_directory(c.directory);
     }
     free(c.digests);
