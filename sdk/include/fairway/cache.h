@@ -99,8 +99,10 @@ typedef struct fw_cache {
      * leave the same state as n calls of update. */
     fw_status (*prefill)(void *self, const uint32_t *tokens, uint64_t n, fw_error *error);
 
-    /* State a distribution for the next token. [no-alloc] but for growth of the cache's own memory.
-     */
+    /* State a distribution for the next token, by what was told and what the row says alone: the
+     * host may ask again for the same position, another instance, or with other values behind all
+     * that it hands over, and compares the answers bit for bit (`fairway check`). [no-alloc] but
+     * for growth of the cache's own memory. */
     fw_status (*predict)(void *self, const fw_row *row, fw_prediction *prediction, fw_error *error);
 
     /* The next `n` tokens of the stream, all scored already. */
