@@ -206,3 +206,30 @@ fw_status jail_enter(enum jail jail, const char *const *readable, fw_error *erro
     return fw_fail(error, FW_E_UNSUPPORTED, "no jail: this kernel refuses seccomp: %s",
                    strerror(-result));
 }
+
+/* ---- the jail that asks ---- */
+
+static int limit_to_asking(scmp_filter_ctx filter) {
+    int result = allow(filter, sealed_calls, sizeof sealed_calls / sizeof(int));
+    if (result == 0) result = allow_threads(filter);
+    if (result == 0) result = allow(filter, loading_calls, sizeof loading_calls / sizeof(int));
+    if (result == 0) result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(sendmsg), 0);
+    if (result == 0) result = seccomp_rule_add(filter, SCMP_ACT_NOTIFY, SCMP_SYS(openat), 0);
+    const int old = result == 0 ? seccomp_rule_add(filter, SCMP_ACT_NOTIFY, SCMP_SYS(open), 0) : 0;
+    if (old != 0 && old != -EDOM) result = old;
+    return result == 0 ? seccomp_load(filter) : result;
+}
+
+fw_status jail_enter_asking(int *listener, fw_error *error) {
+    FW_TRY(drop_privileges(error));
+    scmp_filter_ctx filter = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+    if (filter == NULL) return fw_fail(error, FW_E_MEMORY, "no jail: no memory for a filter");
+    const int result = limit_to_asking(filter);
+    const int descriptor = result == 0 ? seccomp_notify_fd(filter) : -1;
+    seccomp_release(filter);
+    if (descriptor >= 0) {
+        *listener = descriptor;
+        return FW_OK;
+    }
+    return fw_fail(error, FW_E_UNSUPPORTED, "no jail that asks: %s", strerror(-result));
+}

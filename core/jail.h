@@ -25,6 +25,12 @@ enum jail {
  * E_UNSUPPORTED when the kernel refuses seccomp. */
 fw_status jail_enter(enum jail jail, const char *const *readable, fw_error *error);
 
+/* JAIL_LOADING without a list: each file is opened by another process, which is asked
+ * (jail_warden.h) and needs `*listener`, a descriptor that is now the caller's. It is sent by
+ * sendmsg(), which this jail allows. E_UNSUPPORTED when the kernel cannot have it so; then nothing
+ * has changed but that privileges are gone. */
+fw_status jail_enter_asking(int *listener, fw_error *error);
+
 /* Before jail_enter(JAIL_SEALED): have calls that it refuses noted, for messages. They fail with
  * EPERM all the same; but a thread that blocks SIGSYS is ended by one, so this is not for processes
  * whose libraries do that. Does nothing where it is not known how. */

@@ -11,6 +11,7 @@
 #include "files.h"
 #include "next_distribution.h"
 #include "proof_pins.h"
+#include "prove_readable.h"
 #include "prove_score.h"
 #include "tokenize.h"
 
@@ -131,45 +132,59 @@ static void decoder_arguments(const struct proving *p, char **words) {
     words[n] = NULL;
 }
 
+/* What the jail refused while code was loaded (files) and afterwards (calls). */
+static const char *refusals(const struct prove_outcome *outcome, char out[1100]) {
+    const char *calls = outcome->refused, *files = outcome->unread;
+    (void)snprintf(out, 1100, "%s%s%s", files, files[0] != '\0' && calls[0] != '\0' ? ", " : "",
+                   calls);
+    return out;
+}
+
 static fw_status decode(struct proving *p, uint64_t tokens, struct prove_outcome *outcome,
                         fw_error *error) {
     char *words[MOST_WORDS];
+    struct prove_readable readable;
     decoder_arguments(p, words);
+    *outcome = (struct prove_outcome){0};
+    FW_TRY(prove_readable_list(&p->arguments, p->options->source.model, &readable, error));
     const struct prove_order order = {.arguments = words,
                                       .environment = &p->options->environment,
                                       .artifact = p->artifact,
                                       .proof = p->file.data,
                                       .proof_bytes = p->file.size,
+                                      .readable = readable.paths,
                                       .tokens = tokens,
                                       .patience = PATIENCE,
                                       .progress = &p->options->progress};
     const fw_status status = prove_decode(&order, outcome, error);
     p->result->decode_seconds = outcome->seconds;
-    memcpy(p->result->refused, outcome->refused, sizeof p->result->refused);
+    (void)refusals(outcome, p->result->refused);
     return status;
 }
 
-/* Why a decoder that worked before may find other tokens. */
+/* Why a decoder may find other tokens. */
 static fw_status other_tokens(const struct prove_outcome *outcome, const char *where,
                               fw_error *error) {
-    const bool refused = outcome->refused[0] != '\0';
-    return fw_fail(
-        error, FW_E_PROTOCOL,
-        "the decoder finds other tokens than were encoded%s: its predictions are not "
-        "those of the encoder, though it has the same artifact and plugins%s%s%s",
-        where, refused ? "; the jail refused it " : "; a plugin keeps what is not told to it",
-        outcome->refused, refused ? ", so a plugin asks for what is not in the artifact" : "");
+    char all[1100];
+    const bool refused = refusals(outcome, all)[0] != '\0';
+    return fw_fail(error, FW_E_PROTOCOL,
+                   "the decoder finds other tokens than were encoded%s: its predictions are not "
+                   "those of the encoder, though it has the same artifact and plugins%s%.500s%s",
+                   where,
+                   refused ? "; the jail refused it " : "; a plugin keeps what is not told to it",
+                   all, refused ? ", so a plugin asks for what is not in the artifact" : "");
 }
 
 static fw_status explained(const struct proving *p, fw_status status,
                            const struct prove_outcome *outcome, const fw_error *why,
                            fw_error *error) {
+    char all[1100];
     if (status == FW_OK) return FW_OK;
     if (status == FW_E_FORMAT && outcome->n_tokens > 0) return other_tokens(outcome, "", error);
-    const bool refused = outcome->refused[0] != '\0';
+    const bool refused = refusals(outcome, all)[0] != '\0';
     const char *where = p->result->verified_only ? p->options->proof : "the decoder";
-    return fw_fail(error, status, "%.200s: %.600s%s%.200s", where, why->message,
-                   refused ? "; the jail refused it " : "", outcome->refused);
+    return fw_fail(error, status, "%.200s: %.400s%s%.300s", where, why->message,
+                   refused ? "; the jail refused it " : "", all);
 }
 
 static fw_status compare(struct proving *p, const struct prove_outcome *outcome, fw_error *error) {

@@ -5,9 +5,10 @@
  *   3. create device, model, cache and tokenizer, and decode.
  *
  * Before 2 no plugin has been called, but the constructors of its library ran when it was loaded,
- * in a jail that lets files be read and nothing be written (on the CPU: a GPU's driver would not
- * open there). What cannot be created without files is created before 2 as well: a device other
- * than the CPU, and a tokenizer with a model file. */
+ * in a jail where each file is opened by who started the process, and only if it is a library or
+ * what else loading needs (on the CPU: a GPU's driver would not open there). What cannot be created
+ * without files is created before 2 as well: a device other than the CPU, and a tokenizer with a
+ * model file. */
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +21,7 @@
 #include "proof_code.h"
 #include "proof_pins.h"
 #include "prove_process.h"
+#include "prove_readable.h"
 #include "scored_source.h"
 #include "tokenize.h"
 
@@ -53,32 +55,6 @@ static fw_status parse(int argc, char **argv, struct decoding *d, fw_error *erro
     return arguments_parse(argc, argv, table, &d->arguments, error);
 }
 
-/* Where a kernel can limit what is read, what loading needs is left: libraries, plugins, what is
- * asked about the machine. */
-struct readable {
-    const char *paths[128];
-    size_t n;
-};
-
-static void add(struct readable *readable, const char *path) {
-    const size_t most = sizeof readable->paths / sizeof readable->paths[0] - 1;
-    if (path != NULL && path[0] != '\0' && readable->n < most)
-        readable->paths[readable->n++] = path;
-}
-
-static void add_system(struct readable *readable) {
-    static const char *const paths[] = {
-        "/lib", "/lib64",           "/usr/lib",           "/usr/lib64",    "/usr/local",
-        "/opt", "/etc/ld.so.cache", "/etc/ld.so.preload", "/proc",         "/sys/devices",
-        "/dev", artifact_path,      proof_path,           "/proc/self/exe"};
-    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) add(readable, paths[i]);
-    static char libraries[4096];
-    const char *set = getenv("LD_LIBRARY_PATH");
-    (void)snprintf(libraries, sizeof libraries, "%s", set != NULL ? set : "");
-    for (char *name = strtok(libraries, ":"); name != NULL; name = strtok(NULL, ":"))
-        add(readable, name);
-}
-
 /* A driver is opened for more than reading, which the first jail does not allow. */
 static bool may_have_driver(const struct decoding *d) {
     const char *device = "auto";
@@ -89,23 +65,17 @@ static bool may_have_driver(const struct decoding *d) {
     return strcmp(device, "cpu") != 0 && access("/dev/nvidiactl", F_OK) == 0;
 }
 
+/* The jail asks who started this process for each file; on a kernel that does not know how, files
+ * can be read, those of the list alone where it has Landlock. */
 static fw_status enter_first_jail(const struct decoding *d, fw_error *error) {
+    static struct prove_readable readable;
+    int listener = -1;
     if (may_have_driver(d)) return FW_OK;
-    struct readable readable = {.n = 0};
-    struct registry *registry = NULL;
-    FW_TRY(registry_create(d->arguments.plugin_directories, d->arguments.n_plugin_directories,
-                           &registry, error));
-    add_system(&readable);
-    for (const char *const *path = registry_directories(registry); *path != NULL; path++)
-        add(&readable, *path);
-    for (size_t i = 0; i < d->arguments.n_overrides; i++) {
-        const char *value = strchr(d->arguments.overrides[i], '=');
-        if (value != NULL && value[1] == '/') add(&readable, value + 1);
-    }
-    add(&readable, d->source.model);
-    const fw_status status = jail_enter(JAIL_LOADING, readable.paths, error);
-    registry_destroy(registry);
-    return status;
+    FW_TRY(prove_readable_list(&d->arguments, d->source.model, &readable, error));
+    if (jail_enter_asking(&listener, NULL) != FW_OK)
+        return jail_enter(JAIL_LOADING, readable.paths, error);
+    prove_say_asks(listener);
+    return FW_OK;
 }
 
 static fw_status read_proof(struct decoding *d, fw_error *error) {

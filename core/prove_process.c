@@ -11,10 +11,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "clock.h"
+#include "jail_warden.h"
 
 /* ---- environment ---- */
 
@@ -100,11 +102,11 @@ static _Noreturn void become_decoder(const struct prove_order *order, int proof,
 
 static fw_status start(const struct prove_order *order, pid_t *process, int *results,
                        fw_error *error) {
-    int proof = -1, ends[2];
+    int proof = -1, ends[2] = {-1, -1};
     FW_TRY(put_in_memory(order->proof, order->proof_bytes, &proof, error));
-    if (pipe2(ends, O_CLOEXEC) != 0) {
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) != 0) {
         (void)close(proof);
-        return failed("pipe", error);
+        return failed("socketpair", error);
     }
     const pid_t made = fork();
     if (made == 0) become_decoder(order, proof, ends[1]);
@@ -126,6 +128,8 @@ struct listening {
     struct prove_outcome *outcome;
     struct bytes buffer; /* what came and was not understood yet */
     size_t most_text;
+    struct jail_warden warden;
+    int came; /* a descriptor that came along; -1: none */
     double begin;
     bool ended; /* the last word was said */
 };
@@ -164,11 +168,29 @@ static fw_status its_failure(struct listening *l, const uint8_t *data, size_t si
                    why);
 }
 
+static fw_status become_warden(struct listening *l, fw_error *error) {
+    if (l->came < 0 || l->warden.listener >= 0 || l->order->readable == NULL)
+        return nonsense("a question that nobody can answer", error);
+    l->warden.listener = l->came;
+    l->came = -1;
+    return FW_OK;
+}
+
+/* The jail that asks no longer does: nothing is opened for it from here on. */
+static void retire_warden(struct listening *l) {
+    if (l->warden.listener >= 0) (void)close(l->warden.listener);
+    l->warden.listener = -1;
+}
+
 static fw_status understand(struct listening *l, uint8_t kind, const uint8_t *data, size_t size,
                             fw_error *error) {
     struct prove_outcome *outcome = l->outcome;
     switch (kind) {
-    case PROVE_SEALED: keep_text(outcome->jail, sizeof outcome->jail, data, size); return FW_OK;
+    case PROVE_ASKS: return become_warden(l, error);
+    case PROVE_SEALED:
+        retire_warden(l);
+        keep_text(outcome->jail, sizeof outcome->jail, data, size);
+        return FW_OK;
     case PROVE_REFUSED:
         keep_text(outcome->refused, sizeof outcome->refused, data, size);
         return FW_OK;
@@ -202,27 +224,52 @@ static fw_status read_messages(struct listening *l, fw_error *error) {
     return status;
 }
 
-static fw_status wait_for_word(int results, double patience, fw_error *error) {
-    struct pollfd poll_for = {.fd = results, .events = POLLIN};
+/* Answer what the jail asks until there is a word. */
+static fw_status wait_for_word(struct listening *l, int results, fw_error *error) {
     for (;;) {
-        const int ready = poll(&poll_for, 1, (int)(patience * 1000));
-        if (ready > 0) return FW_OK;
+        struct pollfd both[] = {{.fd = results, .events = POLLIN},
+                                {.fd = l->warden.listener, .events = POLLIN}};
+        const int ready = poll(both, 2, (int)(l->order->patience * 1000));
+        if (ready < 0 && errno != EINTR) return failed("poll", error);
         if (ready == 0)
             return fw_fail(error, FW_E_PROTOCOL,
                            "the decoder process has said nothing for %.0f s and was ended",
-                           patience);
-        if (errno != EINTR) return failed("poll", error);
+                           l->order->patience);
+        if (ready > 0 && both[0].revents != 0) return FW_OK;
+        if (ready > 0 && (both[1].revents & POLLIN) != 0)
+            FW_TRY(jail_warden_answer(&l->warden, error));
+        else if (ready > 0)
+            retire_warden(l);
     }
+}
+
+/* As read(), with a descriptor that comes along. */
+static ssize_t receive(struct listening *l, int results, uint8_t *data, size_t size) {
+    union {
+        struct cmsghdr head;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec to = {data, size};
+    struct msghdr message = {
+        .msg_iov = &to, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    const ssize_t n = recvmsg(results, &message, MSG_CMSG_CLOEXEC);
+    const struct cmsghdr *head = n > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (head == NULL || head->cmsg_level != SOL_SOCKET || head->cmsg_type != SCM_RIGHTS ||
+        head->cmsg_len != CMSG_LEN(sizeof(int)))
+        return n;
+    if (l->came >= 0) (void)close(l->came);
+    memcpy(&l->came, CMSG_DATA(head), sizeof l->came);
+    return n;
 }
 
 static fw_status listen_to(struct listening *l, int results, fw_error *error) {
     while (!l->ended) {
         uint8_t some[1 << 16];
-        FW_TRY(wait_for_word(results, l->order->patience, error));
-        const ssize_t n = read(results, some, sizeof some);
+        FW_TRY(wait_for_word(l, results, error));
+        const ssize_t n = receive(l, results, some, sizeof some);
         if (n < 0 && errno == EINTR) continue;
-        if (n < 0) return failed("read", error);
-        if (n == 0) return FW_OK; /* it ended */
+        if (n < 0 && errno != ECONNRESET) return failed("read", error);
+        if (n <= 0) return FW_OK; /* it ended */
         bytes_put(&l->buffer, some, (size_t)n);
         if (l->buffer.failed) return fw_fail(error, FW_E_MEMORY, "no memory for its messages");
         FW_TRY(read_messages(l, error));
@@ -258,13 +305,19 @@ fw_status prove_decode(const struct prove_order *order, struct prove_outcome *ou
     int results = -1, code = 0;
     FW_TRY(allocate(order, outcome, error));
     FW_TRY(start(order, &process, &results, error));
-    struct listening l = {.order = order,
-                          .outcome = outcome,
-                          .most_text = order->tokens * 256 + 65536,
-                          .begin = clock_seconds()};
+    struct listening l = {
+        .order = order,
+        .outcome = outcome,
+        .most_text = order->tokens * 256 + 65536,
+        .warden = {.listener = -1, .process = process, .readable = order->readable},
+        .came = -1,
+        .begin = clock_seconds()};
     fw_status status = listen_to(&l, results, error);
     progress_end(order->progress);
     bytes_free(&l.buffer);
+    retire_warden(&l);
+    if (l.came >= 0) (void)close(l.came);
+    memcpy(outcome->unread, l.warden.refused, sizeof outcome->unread);
     (void)close(results);
     if (status != FW_OK || l.ended) (void)kill(process, SIGKILL); /* it has nothing more to do */
     while (waitpid(process, &code, 0) < 0 && errno == EINTR) {
@@ -302,4 +355,24 @@ void prove_say(enum prove_message kind, const void *data, size_t size) {
         next += n;
         size -= n;
     } while (size > 0);
+}
+
+void prove_say_asks(int listener) {
+    static const uint8_t said[5] = {PROVE_ASKS};
+    union {
+        struct cmsghdr head;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    memset(&control, 0, sizeof control);
+    control.head.cmsg_level = SOL_SOCKET;
+    control.head.cmsg_type = SCM_RIGHTS;
+    control.head.cmsg_len = CMSG_LEN(sizeof(int));
+    memcpy(CMSG_DATA(&control.head), &listener, sizeof listener);
+    struct iovec from = {(void *)(uintptr_t)said, sizeof said};
+    const struct msghdr message = {.msg_iov = &from,
+                                   .msg_iovlen = 1,
+                                   .msg_control = &control,
+                                   .msg_controllen = sizeof control};
+    if (sendmsg(PROVE_RESULTS, &message, 0) != (ssize_t)sizeof said) _exit(125);
+    (void)close(listener);
 }

@@ -15,10 +15,11 @@
 enum prove_descriptor {
     PROVE_ARTIFACT = 3, /* to read */
     PROVE_PROOF = 4,    /* to read */
-    PROVE_RESULTS = 5   /* a pipe to write to */
+    PROVE_RESULTS = 5   /* a socket to write to */
 };
 
 enum prove_message {
+    PROVE_ASKS = 'A',    /* its jail asks: the listener comes along (jail_warden.h) */
     PROVE_SEALED = 'S',  /* the jail is closed; text: what it is like */
     PROVE_TOKENS = 'K',  /* the next tokens, as uint16 */
     PROVE_TEXT = 'T',    /* the next bytes of text */
@@ -41,8 +42,9 @@ struct prove_order {
     int artifact;         /* descriptor */
     const uint8_t *proof; /* the file's bytes */
     size_t proof_bytes;
-    uint64_t tokens; /* that may come */
-    double patience; /* seconds without a word after which it is given up */
+    const char *const *readable; /* while it loads, if its jail asks; may be NULL otherwise */
+    uint64_t tokens;             /* that may come */
+    double patience;             /* seconds without a word after which it is given up */
     struct progress *progress;
 };
 
@@ -51,6 +53,7 @@ struct prove_outcome {
     uint64_t n_tokens;
     struct bytes text;
     char jail[256], refused[512];
+    char unread[512]; /* files that it was refused while it loaded */
     double seconds;
 };
 
@@ -64,6 +67,7 @@ fw_status prove_decode(const struct prove_order *order, struct prove_outcome *ou
 
 /* The side of the process itself. */
 void prove_say(enum prove_message kind, const void *data, size_t size);
+void prove_say_asks(int listener);
 
 /* The program as decoder: `arguments` are those after the verb. Never returns. */
 _Noreturn void prove_decoder(int argc, char **argv);

@@ -1,4 +1,4 @@
-# Caches that know the text beforehand: one opens it, one asks for it over a socket, one carries it in its code. No
+# Caches that know the text beforehand: one opens it, one opens it as its library is loaded, one asks for it over a socket, one carries it in its code. No
 # probe sees anything wrong. A decoder in the jail of `fairway prove` has neither file nor socket; what is carried in
 # code decodes, and counts as code.
 cheats=$3
@@ -34,7 +34,7 @@ PY
 server=$!
 trap 'kill $server 2>/dev/null || true' EXIT
 for i in 1 2 3 4 5 6 7 8 9 10; do [ -S line ] || sleep 0.2; done
-for id in opens asks embeds; do
+for id in opens loads asks embeds; do
   with eval "$id" --data "text:license.txt" >"$id.txt" || fail "eval of $id"
   lacks 'FAIL\|INVALID' "$id.txt" "a probe fails $id"
   with eval "${id}_honest" --data "text:license.txt" >"${id}_honest.txt" || fail "eval of its twin"
@@ -45,6 +45,8 @@ done
 # The jail: what is asked for is refused, named, and leaves no proof.
 refuse 'the decoder finds other tokens than were encoded.*the jail refused it .*openat' \
   with prove opens --data "text:license.txt" --all
+refuse 'the decoder finds other tokens than were encoded.*the jail refused it .*license.txt' \
+  with prove loads --data "text:license.txt" --all
 refuse 'the decoder finds other tokens than were encoded.*the jail refused it .*socket' \
   with prove asks --data "text:license.txt" --all
 [ ! -e proof.fwp ] || fail "a proof of what was not decoded"

@@ -5,9 +5,11 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "clock.h"
+#include "jail.h"
 #include "workspace.h"
 
 enum { TOKENS = 5, FLOOD = 600 };
@@ -60,7 +62,48 @@ static void say_noise(const char *seed) {
     say_raw(noise, n);
 }
 
+static bool can_read(const char *path) {
+    char byte;
+    const int file = open(path, O_RDONLY | O_CLOEXEC);
+    const bool read_it = file >= 0 && read(file, &byte, 1) == 1;
+    if (file >= 0) (void)close(file);
+    return read_it;
+}
+
+/* A letter for each thing that is tried: y where it can be done. */
+static void try_to_read(void) {
+    static const char *const paths[] = {"libraries/one.so",
+                                        "libraries/deep/two.so",
+                                        "alone",
+                                        "/proc/self/fd/4",
+                                        "libraries/text",
+                                        "elsewhere.so",
+                                        "libraries/out.so",
+                                        "/proc/self/root/etc/hostname",
+                                        "libraries/../elsewhere.so",
+                                        "nowhere"};
+    enum { PATHS = sizeof paths / sizeof paths[0] };
+    char tried[PATHS + 5] = "";
+    int listener = -1;
+    if (jail_enter_asking(&listener, NULL) != FW_OK) {
+        prove_say(PROVE_TEXT, "unsupported", 11);
+        return;
+    }
+    prove_say_asks(listener);
+    for (int i = 0; i < PATHS; i++) tried[i] = can_read(paths[i]) ? 'y' : 'n';
+    tried[PATHS] = open("alone", O_WRONLY) >= 0 ? 'y' : 'n';
+    tried[PATHS + 1] = open("new", O_RDONLY | O_CREAT, 0600) >= 0 ? 'y' : 'n';
+    tried[PATHS + 2] = jail_enter(JAIL_SEALED, NULL, NULL) == FW_OK ? 'y' : 'n';
+    tried[PATHS + 3] = can_read("alone") ? 'y' : 'n';
+    prove_say(PROVE_TEXT, tried, strlen(tried));
+}
+
 static void play(const char *role) {
+    if (strcmp(role, "asks") == 0) {
+        try_to_read();
+        prove_say(PROVE_DONE, "", 0);
+    }
+    if (strcmp(role, "asks nobody") == 0) prove_say(PROVE_ASKS, "", 0);
     if (strcmp(role, "honest") == 0) {
         prove_say(PROVE_SEALED, "", 0);
         say_tokens(2);
@@ -97,6 +140,9 @@ static void play(const char *role) {
 
 /* ---- the other side ---- */
 
+static const char *const readable[] = {"libraries/", "alone",  "/proc/self/fd/4",
+                                       "absent/",    "absent", NULL};
+
 static fw_status listen_to(const char *role, double patience) {
     char program[] = "test", verb[] = "prove", name[32];
     (void)snprintf(name, sizeof name, "%s", role);
@@ -108,6 +154,7 @@ static fw_status listen_to(const char *role, double patience) {
                                       .artifact = artifact,
                                       .proof = (const uint8_t *)"a proof",
                                       .proof_bytes = 7,
+                                      .readable = readable,
                                       .tokens = TOKENS,
                                       .patience = patience,
                                       .progress = &progress};
@@ -154,6 +201,28 @@ static void test_what_a_decoder_is_given(void **state) {
     assert_memory_equal(outcome.text.data, expected, outcome.text.size);
 }
 
+/* Libraries of a folder, single files, and nothing else, by whatever name it is asked for. */
+static void test_a_jail_that_asks(void **state) {
+    (void)state;
+    assert_int_equal(mkdir("libraries", 0700), 0);
+    assert_int_equal(mkdir("libraries/deep", 0700), 0);
+    write_text("libraries/one.so", "\x7f"
+                                   "ELF ...");
+    write_text("libraries/deep/two.so", "\x7f"
+                                        "ELF ...");
+    write_text("libraries/text", "what shall be predicted");
+    write_text("elsewhere.so", "\x7f"
+                               "ELF ...");
+    write_text("alone", "a model file");
+    assert_int_equal(symlink("../elsewhere.so", "libraries/out.so"), 0);
+    assert_ok(listen_to("asks", 60), &error);
+    bytes_put_u8(&outcome.text, 0);
+    if (strcmp((const char *)outcome.text.data, "unsupported") == 0) skip();
+    assert_string_equal((const char *)outcome.text.data, "yyyynnnnnnnnyn");
+    assert_non_null(strstr(outcome.unread, "libraries/text, elsewhere.so, libraries/out.so"));
+    assert_null(strstr(outcome.unread, "nowhere"));
+}
+
 static void test_ends(void **state) {
     (void)state;
     assert_fails(listen_to("killed", 60), FW_E_PROTOCOL, &error, "signal 9", "after 3 tokens");
@@ -170,6 +239,7 @@ static void test_nonsense(void **state) {
     assert_fails(listen_to("odd", 60), FW_E_PROTOCOL, &error, "more tokens");
     assert_fails(listen_to("long", 60), FW_E_PROTOCOL, &error, "too long");
     assert_fails(listen_to("unknown", 60), FW_E_PROTOCOL, &error, "unknown kind");
+    assert_fails(listen_to("asks nobody", 60), FW_E_PROTOCOL, &error, "nobody can answer");
     assert_fails(listen_to("short", 60), FW_E_PROTOCOL, &error, "without a status");
     assert_fails(listen_to("flood", 60), FW_E_PROTOCOL, &error, "more text");
     assert_fails(listen_to("fails", 60), (fw_status)7, &error, "no?[31m memory");
@@ -194,6 +264,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_what_a_decoder_says, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_a_decoder_is_given, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_jail_that_asks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_ends, setup, teardown),
         cmocka_unit_test_setup_teardown(test_nonsense, setup, teardown),
         cmocka_unit_test_setup_teardown(test_noise, setup, teardown),
