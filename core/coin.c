@@ -5,7 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
+#include <unistd.h>
 
 #include "seeds.h"
 
@@ -15,7 +15,7 @@ void coin_toss(struct random *random, uint32_t sides, uint64_t n, uint16_t *toke
 
 fw_status coin_fresh_seed(uint64_t *seed, fw_error *error) {
     uint64_t bits;
-    if (getrandom(&bits, sizeof bits, 0) != (ssize_t)sizeof bits)
+    if (getentropy(&bits, sizeof bits) != 0)
         return fw_fail(error, FW_E_IO, "the kernel gives no random seed: %s", strerror(errno));
     *seed = bits % ((uint64_t)LARGEST_SEED + 1);
     return FW_OK;
