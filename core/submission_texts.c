@@ -231,7 +231,7 @@ static void put_usage(struct text *text, const struct submission *submission) {
         text,
         "## Run it\n\n```sh\n"
         "apt-get install build-essential cmake ninja-build pkg-config libopenblas-dev "
-        "libinih-dev \\\n  liblzma-dev libcjson-dev libmd-dev libsentencepiece-dev\n"
+        "libinih-dev \\\n  liblzma-dev libcjson-dev libmd-dev libseccomp-dev libsentencepiece-dev\n"
         "python3 train_gpt.py --dry-run    # check the files\n"
         "python3 train_gpt.py --data DIR%s --seed %" PRId64 "\n```\n\n"
         "train_gpt.py unpacks the sources into build/, builds them there and makes the run "
