@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "config_keys.h"
 #include "files.h"
 #include "jail.h"
 #include "params.h"
@@ -48,11 +49,21 @@ struct decoding {
 
 /* ---- before the jail ---- */
 
+/* A cache of this process sits in it: the jail lets it start no other, and is no looser. */
+static fw_status sit_here(struct arguments *arguments, fw_error *error) {
+    if (core_key_find(core_section_find("eval"), "isolate") == NULL) return FW_OK;
+    if (arguments->n_overrides == MAX_ARGUMENTS)
+        return fw_fail(error, FW_E_LIMIT, "more than %d --set", MAX_ARGUMENTS - 1);
+    arguments->overrides[arguments->n_overrides++] = "eval.isolate=no";
+    return FW_OK;
+}
+
 static fw_status parse(int argc, char **argv, struct decoding *d, fw_error *error) {
     const struct option table[] = {{"--tokenizer", &d->source.tokenizer, NULL},
                                    {"--model", &d->source.model, NULL},
                                    {NULL, NULL, NULL}};
-    return arguments_parse(argc, argv, table, &d->arguments, error);
+    FW_TRY(arguments_parse(argc, argv, table, &d->arguments, error));
+    return sit_here(&d->arguments, error);
 }
 
 /* A driver is opened for more than reading, which the first jail does not allow. */
