@@ -8,6 +8,7 @@
 #include <stdio.h>
 
 #include "decoder.h"
+#include "scorer.h"
 #include "session.h"
 #include "workspace.h"
 #include "wrapped_device.h"
@@ -350,6 +351,26 @@ static void a_plugin_without_decode_is_named(void **state) {
     close_fixture(&f);
 }
 
+/* eval.mode = stream is refused where the model is made, which is before any training. */
+static void a_run_that_could_not_be_scored_is_refused(void **state) {
+    (void)state;
+    struct fixture f;
+    const struct variant variant = {
+        "stream",
+        ATTENTION "layers = 2\n[eval]\nmode = stream\nwindow = 8\nstride = 4\nbatch = 2\n", false};
+    open_fixture(&f, &variant, 5);
+    struct model *model = NULL;
+    assert_ok(scoring_model(&f.session, VOCABULARY, &model, &error), &error);
+    model_destroy(model);
+    model = NULL;
+    others[1].vtable.state_evict = NULL;
+    assert_int_equal(scoring_model(&f.session, VOCABULARY, &model, &error), FW_E_UNSUPPORTED);
+    assert_non_null(strstr(error.message, "gqa"));
+    assert_null(model);
+    others[1].vtable.state_evict = others[1].original->state_evict;
+    close_fixture(&f);
+}
+
 static void tokens_outside_are_refused(void **state) {
     (void)state;
     struct fixture f;
@@ -431,6 +452,7 @@ int main(void) {
         cmocka_unit_test(decoders_take_turns),
         cmocka_unit_test(decoders_that_cannot_be_are_refused),
         cmocka_unit_test(a_plugin_without_decode_is_named),
+        cmocka_unit_test(a_run_that_could_not_be_scored_is_refused),
         cmocka_unit_test(tokens_outside_are_refused),
         cmocka_unit_test(weights_that_change_count),
         cmocka_unit_test(a_failing_device_is_told_of),
