@@ -155,18 +155,28 @@ static void print_starts(const struct prove_spans *spans, uint64_t seed) {
     (void)printf("%s\n", spans->spans > MOST ? ", ..." : "");
 }
 
+static double file_bpb(const struct prove_result *r, uint64_t bytes) {
+    return per_byte(8.0 * (double)r->file_bytes, (double)bytes);
+}
+
 static void print_file(const struct prove_result *r) {
     char file[TEXT_COMMAS_BYTES];
-    const uint64_t bytes = proven_bytes(r);
-    (void)printf("file      %9.6f bpb  %s bytes (header %zu)",
-                 per_byte(8.0 * (double)r->file_bytes, (double)bytes),
-                 text_with_commas(r->file_bytes, file), r->header_bytes);
-    (void)printf(": 8 * file bytes / %s\n",
-                 r->has_text ? "bytes of text" : "bytes by the tokenizer's rule");
+    (void)printf("file      %9.6f bpb  %s bytes (header %zu): 8 * file bytes / %s\n",
+                 file_bpb(r, proven_bytes(r)), text_with_commas(r->file_bytes, file),
+                 r->header_bytes, r->has_text ? "bytes of text" : "bytes by the tokenizer's rule");
+}
+
+/* A text may have other bytes than the rule counts: what the tokenizer does not know has none. */
+static void print_distance(const struct prove_result *r) {
+    if (proven_bytes(r) != r->rule_bytes)
+        (void)printf("          %9.6f bpb  by the tokenizer's rule, to hold against the claim\n",
+                     file_bpb(r, r->rule_bytes));
+    (void)printf("                         %+.1f bytes from the path's code length; 0.1%% and 64 "
+                 "are the most\n",
+                 (double)r->file_bytes - r->path_bits / 8);
 }
 
 static void print_scores(const struct prove_result *r) {
-    const uint64_t bytes = proven_bytes(r);
     (void)printf("claimed   %9.6f bpb  by the scorer, %s; %llu bytes by the tokenizer's rule\n",
                  r->claimed_bpb,
                  r->spans > 1 ? "of these spans, each begun cold" : "of the same tokens",
@@ -174,11 +184,9 @@ static void print_scores(const struct prove_result *r) {
     (void)printf("path      %9.6f bpb  %.1f bytes: the code length of distributions formed one "
                  "token at a time,\n                         the first of a stream at log2 V bits, "
                  "as the decoder has nothing before it\n",
-                 per_byte(r->path_bits, (double)bytes), r->path_bits / 8);
+                 per_byte(r->path_bits, (double)r->rule_bytes), r->path_bits / 8);
     print_file(r);
-    (void)printf(
-        "          the file is %+.1f bytes from that code length (0.1%% and 64 are the most)\n",
-        (double)r->file_bytes - r->path_bits / 8);
+    print_distance(r);
     (void)printf(
         "rows      differ from the scorer's by %.1e in a probability at most, %.1e bits in "
         "a target's code\n",
@@ -186,10 +194,11 @@ static void print_scores(const struct prove_result *r) {
 }
 
 static void print_decoder(const struct prove_result *r) {
-    (void)printf(
-        "decoder   a fresh process in a jail, given the artifact and the file: %.1f s, %.0f "
-        "tokens/s\n",
-        r->decode_seconds, (double)r->tokens / fmax(r->decode_seconds, 1e-9));
+    char artifact[TEXT_COMMAS_BYTES];
+    (void)printf("decoder   a fresh process in a jail, given the artifact (%s bytes) and the file: "
+                 "%.1f s, %.0f tokens/s\n",
+                 text_with_commas(r->artifact_bytes, artifact), r->decode_seconds,
+                 (double)r->tokens / fmax(r->decode_seconds, 1e-9));
     if (r->refused[0] != '\0')
         (void)printf("          the jail refused it %s, which changed nothing\n", r->refused);
 }

@@ -6,6 +6,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "files.h"
@@ -232,6 +233,8 @@ static fw_status open_artifact(struct proving *p, fw_error *error) {
     p->artifact = open(path, O_RDONLY | O_CLOEXEC);
     if (p->artifact < 0)
         return fw_fail(error, FW_E_IO, "cannot open %s: %s", path, strerror(errno));
+    struct stat about;
+    if (fstat(p->artifact, &about) == 0) p->result->artifact_bytes = (size_t)about.st_size;
     p->arguments = *p->options->arguments;
     if (p->arguments.n_overrides == MAX_ARGUMENTS)
         return fw_fail(error, FW_E_LIMIT, "more than %d --set", MAX_ARGUMENTS - 1);
@@ -283,7 +286,6 @@ static fw_status write_proof(struct proving *p, fw_error *error) {
     FW_TRY(scorer_build(options->artifact, &p->scorer, error));
     FW_TRY(scored_corpus_open(&p->arguments, &options->source, &p->scorer, &p->text, &p->corpus,
                               error));
-    p->result->artifact_bytes = p->scorer.artifact.file_bytes;
     FW_TRY(choose_tokens(p, error));
     FW_TRY(score_and_encode(p, error));
     FW_TRY(make_file(p, error));

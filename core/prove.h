@@ -33,7 +33,7 @@ struct prove_result {
     double path_bits;    /* ideal code length of the distributions formed one by one */
     double largest_row;  /* largest difference of a probability to the scorer's row */
     double largest_bits; /* and of a target's code length, in bits */
-    double encode_seconds, decode_seconds;
+    double decode_seconds;
     char refused[1100]; /* what the jail refused, harmless as it was */
     char bound_to[512]; /* what it can be decoded on, in words */
     struct bytes text;

@@ -187,10 +187,7 @@ static fw_status understand(struct listening *l, uint8_t kind, const uint8_t *da
     struct prove_outcome *outcome = l->outcome;
     switch (kind) {
     case PROVE_ASKS: return become_warden(l, error);
-    case PROVE_SEALED:
-        retire_warden(l);
-        keep_text(outcome->jail, sizeof outcome->jail, data, size);
-        return FW_OK;
+    case PROVE_SEALED: retire_warden(l); return FW_OK;
     case PROVE_REFUSED:
         keep_text(outcome->refused, sizeof outcome->refused, data, size);
         return FW_OK;

@@ -20,7 +20,7 @@ enum prove_descriptor {
 
 enum prove_message {
     PROVE_ASKS = 'A',    /* its jail asks: the listener comes along (jail_warden.h) */
-    PROVE_SEALED = 'S',  /* the jail is closed; text: what it is like */
+    PROVE_SEALED = 'S',  /* the second jail is closed */
     PROVE_TOKENS = 'K',  /* the next tokens, as uint16 */
     PROVE_TEXT = 'T',    /* the next bytes of text */
     PROVE_REFUSED = 'R', /* text: system calls that the jail refused */
@@ -52,8 +52,8 @@ struct prove_outcome {
     uint16_t *tokens; /* found, also those before a failure */
     uint64_t n_tokens;
     struct bytes text;
-    char jail[256], refused[512];
-    char unread[512]; /* files that it was refused while it loaded */
+    char refused[512]; /* calls, in the second jail */
+    char unread[512];  /* files that it was refused while it loaded */
     double seconds;
 };
 

@@ -170,7 +170,6 @@ static fw_status encode_with(struct prove_scoring *s, struct model *model, struc
     reading_destroy(c.reading);
     distribution_close(c.state);
     s->result->path_bits = nats / log(2.0);
-    s->result->encode_seconds = clock_seconds() - c.begin;
     return status;
 }
 

@@ -24,7 +24,7 @@ void prove_scoring_close(struct prove_scoring *scoring); /* zeroed is fine */
 /* The spans as `fairway eval` scores them: rule_bytes and claimed_bpb of the result. */
 fw_status prove_score(struct prove_scoring *scoring, fw_error *error);
 
-/* Code them: `coded`, the caller's to free, and of the result path_bits, encode_seconds and how far
+/* Code them: `coded`, the caller's to free, and of the result path_bits and how far
  * the rows are from the scorer's. */
 fw_status prove_encode(struct prove_scoring *scoring, struct bytes *coded, fw_error *error);
 
