@@ -74,10 +74,11 @@ static const tilt_options defaults = {.ngram = {.learn = true,
                                                 .stop = 0.01,
                                                 .weight = 0.2,
                                                 .window = 64},
-                                      .likely = 0.008,
+                                      .likely = 0.01,
                                       .trust_rate = 0.05,
                                       .rate = 0.05,
-                                      .switching = 1e-4};
+                                      .switching = 1e-4,
+                                      .pairs = true};
 
 static void test_defaults(void **state) {
     (void)state;
@@ -93,11 +94,23 @@ static void test_few_tokens(void **state) {
 
 static void test_other_parameters(void **state) {
     (void)state;
-    static const char *const overrides[] = {
-        "recent_bits=20",  "max_order=3",    "min_order=2",    "min_count=3",
-        "max_followers=2", "match_length=0", "discount=0.6",   "exclusion=no",
-        "weight=0.6",      "window=500",     "stop=0",         "likely=0.05",
-        "trust_rate=0.2",  "rate=1",         "switching=0.05", NULL};
+    static const char *const overrides[] = {"recent_bits=20",
+                                            "max_order=3",
+                                            "min_order=2",
+                                            "min_count=3",
+                                            "max_followers=2",
+                                            "match_length=0",
+                                            "discount=0.6",
+                                            "exclusion=no",
+                                            "weight=0.6",
+                                            "window=500",
+                                            "stop=0",
+                                            "likely=0.05",
+                                            "trust_rate=0.2",
+                                            "rate=1",
+                                            "switching=0.05",
+                                            "pairs=0",
+                                            NULL};
     const tilt_options options = {.ngram = {.learn = true,
                                             .max_order = 3,
                                             .min_order = 2,
@@ -237,7 +250,7 @@ static void test_bad_calls(void **state) {
 enum { MANY = 1000 };
 
 typedef struct numbers {
-    double p[MANY], mass[MANY], score[MANY], slope[MANY], seen[MANY];
+    double p[MANY], mass[MANY], score[MANY];
 } numbers;
 
 static numbers draw(void) {
@@ -247,8 +260,6 @@ static numbers draw(void) {
         drawn.p[i] = exp(-40 * test_uniform(&random));
         drawn.mass[i] = i % 5 == 0 ? 0 : exp(-30 * test_uniform(&random));
         drawn.score[i] = 26 * test_uniform(&random) - 6;
-        drawn.slope[i] = 2 * test_uniform(&random) - 1;
-        drawn.seen[i] = exp(10 * test_uniform(&random)) - 1;
     }
     drawn.p[7] = 0;
     drawn.p[8] = 1;
@@ -261,14 +272,12 @@ static void assert_close(double actual, double expected) {
 }
 
 static void check_curves(const curves *c, const numbers *x) {
-    static double ratio[MANY], gain[MANY], step[MANY];
+    static double ratio[MANY], gain[MANY];
     c->log_ratios(MANY, x->mass, x->p, 0.3, ratio);
     c->gains(MANY, x->score, gain);
-    c->steps(MANY, x->slope, x->seen, 0.7, step);
     for (uint32_t i = 0; i < MANY; i++) {
         assert_close(ratio[i], log(1 + x->mass[i] / (0.3 * fmax(x->p[i], 0x1p-100))));
         assert_close(gain[i], exp(x->score[i]));
-        assert_close(step[i], 0.7 * x->slope[i] / sqrt(1 + x->seen[i] + x->slope[i] * x->slope[i]));
     }
 }
 
@@ -289,7 +298,7 @@ static void check_above(const curves *c, const numbers *x) {
 /* Each kind of processor gives what libm gives, and all give the same bits. */
 static void test_curves(void **state) {
     (void)state;
-    static double first[3][MANY], other[3][MANY];
+    static double first[2][MANY], other[2][MANY];
     const numbers x = draw();
     uint32_t n = 0;
     const curves *const *all = curves_all(&n);
@@ -301,7 +310,6 @@ static void test_curves(void **state) {
         double(*const into)[MANY] = k == 0 ? first : other;
         all[k]->log_ratios(MANY, x.mass, x.p, 0.3, into[0]);
         all[k]->gains(MANY, x.score, into[1]);
-        all[k]->steps(MANY, x.slope, x.seen, 0.7, into[2]);
         if (k > 0) assert_memory_equal(first, other, sizeof first);
     }
 }

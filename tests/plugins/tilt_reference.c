@@ -4,10 +4,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { ORDERS = 33, POWERS = 16, EXPERTS = 3, MOST_USED = 2 + ORDERS };
+enum { ORDERS = 33, POWERS = 16, EXPERTS = 3, MOST_USED = 4 + ORDERS };
 
 typedef struct weight {
-    double value, seen;
+    double value;
+    double pace; /* of trust: the sum of squared gradients */
 } weight;
 
 /* What the score of a token rests on. */
@@ -27,12 +28,17 @@ struct tilt_reference {
     weight said[32][POWERS];
     weight counted[ORDERS][8][POWERS];
     weight followed[ORDERS][POWERS];
+    weight *own, *pair; /* V, and V by V: the token before, the token */
     double hedge[EXPERTS];
     token_score *scores;     /* V */
     double *stated[EXPERTS]; /* V: model, n-gram cache, tilt */
     weight *trusted;
     bool pending;
 };
+
+static void set_pace(weight *weights, size_t bytes) {
+    for (size_t i = 0; i < bytes / sizeof *weights; i++) weights[i].pace = 1;
+}
 
 struct tilt_reference *tilt_reference_create(tilt_options options, uint32_t max_tokens) {
     const uint32_t V = options.ngram.vocabulary;
@@ -46,14 +52,23 @@ struct tilt_reference *tilt_reference_create(tilt_options options, uint32_t max_
         r->stated[k] = calloc(V, sizeof(double));
         r->hedge[k] = 1.0 / EXPERTS;
     }
+    r->own = calloc(V, sizeof *r->own);
+    r->pair = calloc((size_t)V * V, sizeof *r->pair);
     for (uint32_t i = 0; i < 6; i++)
         for (uint32_t j = 0; j < 8; j++) r->trust[i][j].value = 1;
+    set_pace(&r->said[0][0], sizeof r->said);
+    set_pace(&r->counted[0][0][0], sizeof r->counted);
+    set_pace(&r->followed[0][0], sizeof r->followed);
+    set_pace(r->own, V * sizeof(weight));
+    set_pace(r->pair, (size_t)V * V * sizeof(weight));
     return r;
 }
 
 void tilt_reference_destroy(struct tilt_reference *r) {
     reference_destroy(r->ngram);
     for (uint32_t k = 0; k < EXPERTS; k++) free(r->stated[k]);
+    free(r->own);
+    free(r->pair);
     free(r->tokens);
     free(r->scores);
     free(r);
@@ -113,6 +128,9 @@ static void score_candidate(struct tilt_reference *r, uint32_t token, double p) 
                            : reached(count, (const double[]){2, 3, 4, 6, 10, 20, 50}, 7);
     use(one, &r->said[said_class(r, token)][power]);
     use(one, &r->counted[order][level][power]);
+    use(one, &r->own[token]);
+    const uint32_t before = r->n_tokens > 0 ? r->tokens[r->n_tokens - 1] : 0;
+    if (r->options.pairs) use(one, &r->pair[before * r->options.ngram.vocabulary + token]);
     for (uint32_t o = 1; o <= r->options.ngram.max_order && o <= r->n_tokens; o++)
         if (followed_last(r, o, token)) use(one, &r->followed[o][power]);
     one->score = r->trusted->value * one->ratio;
@@ -153,36 +171,42 @@ void tilt_reference_predict(struct tilt_reference *r, const double *model, doubl
     r->pending = true;
 }
 
-static void move(weight *w, double slope, double rate) {
-    w->seen += slope * slope;
-    w->value -= rate * slope / sqrt(1 + w->seen);
+static void move_trust(weight *w, double slope, double rate) {
+    w->pace += slope * slope;
+    w->value -= rate * slope / sqrt(1 + w->pace);
 }
 
-/* Steps are sized by what weights had seen before any of them moved, and by their own slope. */
-static void move_candidate(const struct tilt_reference *r, const struct tilt_reference *before,
-                           const token_score *one, double slope) {
-    for (uint32_t i = 0; i < one->n_used; i++) {
-        weight *w = one->used[i];
-        const size_t offset = (size_t)((const char *)w - (const char *)r);
-        const weight *old = (const weight *)(const void *)((const char *)before + offset);
-        w->value -= r->options.rate * slope / sqrt(1 + old->seen + slope * slope);
-        w->seen += slope * slope;
-    }
-}
+/* What all candidates together do to a weight: first the steps, by its old pace; then the pace. */
+typedef struct pull {
+    weight *on;
+    double slope, squares;
+} pull;
 
 static void learn(struct tilt_reference *r, uint32_t token) {
-    struct tilt_reference *before = malloc(sizeof *before);
-    if (before == NULL) abort();
-    memcpy(before, r, sizeof *before);
+    const uint32_t V = r->options.ngram.vocabulary;
+    pull *pulls = calloc((size_t)V * MOST_USED, sizeof *pulls);
+    if (pulls == NULL) abort();
+    uint32_t n = 0;
     double of_trust = 0;
-    for (uint32_t v = 0; v < r->options.ngram.vocabulary; v++) {
+    for (uint32_t v = 0; v < V; v++) {
         if (!r->scores[v].candidate) continue;
         const double slope = r->stated[2][v] - (v == token);
         of_trust += slope * r->scores[v].ratio;
-        move_candidate(r, before, &r->scores[v], slope);
+        for (uint32_t i = 0; i < r->scores[v].n_used; i++) {
+            uint32_t k = 0;
+            while (k < n && pulls[k].on != r->scores[v].used[i]) k++;
+            if (k == n) pulls[n++].on = r->scores[v].used[i];
+            pulls[k].slope += slope;
+            pulls[k].squares += slope * slope;
+        }
     }
-    move(r->trusted, of_trust, r->options.trust_rate);
-    free(before);
+    for (uint32_t k = 0; k < n; k++) {
+        weight *w = pulls[k].on;
+        w->value -= r->options.rate * w->pace * pulls[k].slope;
+        w->pace = fmax(w->pace - pow(w->pace, 3) * pulls[k].squares / 2, 0.02);
+    }
+    move_trust(r->trusted, of_trust, r->options.trust_rate);
+    free(pulls);
 }
 
 static void weigh(struct tilt_reference *r, uint32_t token) {

@@ -8,6 +8,7 @@
 typedef struct tilt_options {
     reference_options ngram;
     double likely, trust_rate, rate, switching;
+    bool pairs;        /* each pair has a weight */
     uint32_t boundary; /* the token that begins a document */
 } tilt_options;
 

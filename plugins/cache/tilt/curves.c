@@ -2,7 +2,6 @@
  * chapters 3 and 11. */
 #include "curves.h"
 
-#include <math.h>
 #include <stdbool.h>
 #include <string.h>
 
@@ -87,11 +86,6 @@ static ALWAYS_INLINE void gains(uint32_t n, const double *restrict x, double *re
     FOR_GROUPS(i, k, n) gain[k] = exp_of(x[k]);
 }
 
-static ALWAYS_INLINE void steps(uint32_t n, const double *restrict slope,
-                                const double *restrict seen, double rate, double *restrict step) {
-    FOR_GROUPS(i, k, n) step[k] = rate * slope[k] / sqrt(1 + seen[k] + slope[k] * slope[k]);
-}
-
 /* ---- search ---- */
 
 static ALWAYS_INLINE uint32_t lowest_bit(uint64_t bits) {
@@ -150,16 +144,11 @@ static ALWAYS_INLINE uint64_t compare_avx512(const double *p, double least) {
     processor static void gains_##name(uint32_t n, const double *x, double *gain) {                \
         gains(n, x, gain);                                                                         \
     }                                                                                              \
-    processor static void steps_##name(uint32_t n, const double *slope, const double *seen,        \
-                                       double rate, double *step) {                                \
-        steps(n, slope, seen, rate, step);                                                         \
-    }                                                                                              \
     processor static uint32_t above_##name(uint32_t n, const double *p, double least,              \
                                            uint32_t *indices) {                                    \
         return above(n, p, least, indices, compare_##name);                                        \
     }                                                                                              \
-    static const curves curves_##name = {log_ratios_##name, gains_##name, steps_##name,            \
-                                         above_##name};
+    static const curves curves_##name = {log_ratios_##name, gains_##name, above_##name};
 
 CURVES_FOR(anywhere, )
 #if X86

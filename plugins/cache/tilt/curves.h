@@ -1,5 +1,5 @@
-/* Exponentials, logarithms and learning steps of many numbers at once. They are made of correctly
- * rounded additions, products, divisions and roots alone, so every machine gives the same bits
+/* Exponentials and logarithms of many numbers at once, and a search. They are made of correctly
+ * rounded additions, products and divisions alone, so every machine gives the same bits
  * whatever its vectors are; libm's do not promise that. */
 #ifndef TILT_CURVES_H
 #define TILT_CURVES_H
@@ -16,8 +16,6 @@ typedef struct curves {
                        double *ratio);
     /* gain[i] = e^x[i] for |x[i]| <= 600, to a relative 1e-12. */
     void (*gains)(uint32_t n, const double *x, double *gain);
-    /* step[i] = rate * slope[i] / sqrt(1 + seen[i] + slope[i]^2). */
-    void (*steps)(uint32_t n, const double *slope, const double *seen, double rate, double *step);
     /* Which of n numbers are above `least`: their indices, in order; returns how many. Reads no
      * further than n. */
     uint32_t (*above)(uint32_t n, const double *p, double least, uint32_t *indices);

@@ -13,16 +13,36 @@ enum {
 };
 
 static const double LEAST = -6, MOST = 20, NEVER_LOWERED = 0x1p-20; /* of s, and of p */
-
-static uint32_t n_counted(const gains *g) { return (g->max_order + 1) * COUNTS * LEVELS; }
-
-static uint32_t n_weights(const gains *g) {
-    return N_TRUST + N_SAID + n_counted(g) + (g->max_order + 1) * LEVELS;
-}
+static const double LEAST_PACE = 0.02;
 
 /* ---- memory ---- */
 
-enum { LISTS_OF_REALS = 9, LISTS_OF_WORDS = 5 };
+static uint32_t n_followed(const gains *g) { return (g->max_order + 1) * LEVELS; }
+
+static size_t table_size(const gains *g, uint32_t table) {
+    const size_t sizes[TABLES] = {N_SAID, (size_t)n_followed(g) * COUNTS, g->vocabulary,
+                                  g->n_pairs};
+    return sizes[table];
+}
+
+static size_t n_weights(const gains *g) {
+    size_t n = N_TRUST + n_followed(g);
+    for (uint32_t k = 0; k < TABLES; k++) n += table_size(g, k);
+    return n;
+}
+
+static void share_out(gains *g) {
+    weight *next = g->weights;
+    g->trust = next;
+    g->followed = next += N_TRUST;
+    next += n_followed(g);
+    for (uint32_t k = 0; k < TABLES; k++) {
+        g->tables[k] = next;
+        next += table_size(g, k);
+    }
+}
+
+enum { LISTS_OF_REALS = 7 + TABLES, LISTS_OF_WORDS = 3 + TABLES };
 
 /* Room for any number of tokens, in whole groups. */
 static size_t room_of(const gains *g) {
@@ -36,14 +56,25 @@ static size_t list_bytes(const gains *g) {
 /* All lists lie in one piece, which begins with list.p. */
 static void lay_out(gains *g, double *memory) {
     candidates *list = &g->list;
-    double **const reals[LISTS_OF_REALS] = {&list->p,     &list->mass, &list->ratio,
-                                            &list->score, &list->gain, &list->slope,
-                                            &list->seen,  &list->step, &g->rest.mass};
+    double **const reals[LISTS_OF_REALS] = {
+        &list->p,         &list->mass,   &list->ratio,      &list->score,         &list->gain,
+        &list->slope,     &g->rest.mass, &list->pace[SAID], &list->pace[COUNTED], &list->pace[OWN],
+        &list->pace[PAIR]};
     for (size_t i = 0; i < LISTS_OF_REALS; i++, memory += room_of(g)) *reals[i] = memory;
     uint32_t *words = (uint32_t *)(void *)memory;
-    uint32_t **const integers[LISTS_OF_WORDS] = {&list->tokens, &list->level, &list->counted,
-                                                 &list->said, &g->rest.tokens};
+    uint32_t **const integers[LISTS_OF_WORDS] = {
+        &list->tokens,        &list->level,     &g->rest.tokens,  &list->used[SAID],
+        &list->used[COUNTED], &list->used[OWN], &list->used[PAIR]};
     for (size_t i = 0; i < LISTS_OF_WORDS; i++, words += room_of(g)) *integers[i] = words;
+}
+
+/* One for each pair of tokens, or the largest power of two that is allowed. */
+static uint32_t pairs_within(uint32_t vocabulary, uint32_t most) {
+    const uint64_t all = (uint64_t)vocabulary * vocabulary;
+    if (all <= most) return (uint32_t)all;
+    uint32_t n = most > 0;
+    while (2 * (uint64_t)n <= most && n > 0) n *= 2;
+    return n;
 }
 
 fw_status gains_create(const fw_host *host, const fw_cache_shape *shape, uint32_t max_order,
@@ -52,7 +83,9 @@ fw_status gains_create(const fw_host *host, const fw_cache_shape *shape, uint32_
                  .curves = curves_here(),
                  .options = options,
                  .vocabulary = shape->vocabulary,
-                 .max_order = max_order};
+                 .max_order = max_order,
+                 .n_pairs = pairs_within(shape->vocabulary, options.most_pairs)};
+    g->n_tables = g->n_pairs > 0 ? TABLES : PAIR;
     g->weights = host->allocate(host, n_weights(g) * sizeof *g->weights);
     g->entry = host->allocate(host, g->vocabulary * sizeof *g->entry);
     double *lists = host->allocate(host, list_bytes(g));
@@ -64,10 +97,7 @@ fw_status gains_create(const fw_host *host, const fw_cache_shape *shape, uint32_
         gains_destroy(g);
         return fw_fail(error, FW_E_MEMORY, "no memory for the weights of the tilt cache");
     }
-    g->trust = g->weights;
-    g->said = g->trust + N_TRUST;
-    g->counted = g->said + N_SAID;
-    g->followed = g->counted + n_counted(g);
+    share_out(g);
     memset(g->entry, 0, g->vocabulary * sizeof *g->entry);
     gains_clear(g);
     return FW_OK;
@@ -81,7 +111,7 @@ void gains_destroy(gains *g) {
 }
 
 void gains_clear(gains *g) {
-    memset(g->weights, 0, n_weights(g) * sizeof *g->weights);
+    for (size_t i = 0, n = n_weights(g); i < n; i++) g->weights[i] = (weight){0, 1};
     for (uint32_t i = 0; i < N_TRUST; i++) g->trust[i].value = 1;
     g->list.n = g->rest.n = 0;
 }
@@ -124,6 +154,21 @@ static uint32_t level_of(double p) {
 
 /* ---- candidates ---- */
 
+/* Each pair has a weight of its own where there are enough, else Fibonacci hashing (Knuth). */
+static uint32_t pair_of(const gains *g, uint32_t before, uint32_t token) {
+    const uint32_t pair = before * g->vocabulary + token;
+    if ((uint64_t)g->vocabulary * g->vocabulary <= g->n_pairs) return pair;
+    return (uint32_t)((uint64_t)(pair * UINT32_C(0x9e3779b1)) * g->n_pairs >> 32);
+}
+
+static void prefetch(const void *address) {
+#if defined(__GNUC__)
+    __builtin_prefetch(address);
+#else
+    (void)address;
+#endif
+}
+
 static uint32_t find(const gains *g, uint32_t token) {
     const uint32_t entry = g->entry[token];
     return entry < g->list.n && g->list.tokens[entry] == token ? entry : g->list.n;
@@ -148,7 +193,7 @@ static double part(gains *g, const blend *mixer, const fw_row *row, const fw_pre
         list.tokens[n] = rest.tokens[n_rest] = token;
         list.mass[n] = rest.mass[n_rest] = mass;
         list.p[n] = p;
-        list.counted[n] = order * COUNTS + count_level(counts[i]);
+        list.used[COUNTED][n] = order * COUNTS + count_level(counts[i]);
         sum += p;
         n += candidate;
         n_rest += !candidate;
@@ -166,7 +211,7 @@ static double add_listed(gains *g, const blend *mixer, const contexts *here, con
     for (uint32_t e = 0; e < mixer->n_experts; e++) {
         const uint32_t order = mixer->experts[e].order, end = mixer->experts[e].end;
         sum += part(g, mixer, row, stated, next, end, order);
-        if (order == 0) g->list.counted[0] = match_level(here->match_length);
+        if (order == 0) g->list.used[COUNTED][0] = match_level(here->match_length);
         next = end;
     }
     for (uint32_t i = 0; i < g->list.n; i++) g->entry[g->list.tokens[i]] = i;
@@ -179,7 +224,7 @@ static void add_likely(gains *g, const fw_row *row, double listed_p, uint32_t mo
     const double likely = g->options.likely;
     if (listed_p >= 1 - likely) return;
     const candidates list = g->list;
-    uint32_t *const found = list.said; /* free until the classes are known */
+    uint32_t *const found = list.used[SAID]; /* free until the classes are known */
     uint32_t *restrict entry = g->entry;
     const uint32_t n_found = g->curves->above(g->vocabulary, row->probabilities, likely, found);
     uint32_t n = list.n;
@@ -189,7 +234,7 @@ static void add_likely(gains *g, const fw_row *row, double listed_p, uint32_t mo
         list.tokens[n] = token;
         list.p[n] = row->probabilities[token];
         list.mass[n] = 0;
-        list.counted[n] = 0;
+        list.used[COUNTED][n] = 0;
         entry[token] = known ? at : n;
         n += !known;
     }
@@ -198,18 +243,44 @@ static void add_likely(gains *g, const fw_row *row, double listed_p, uint32_t mo
 
 /* ---- the statement ---- */
 
-static void look_up(gains *g, const recent *document) {
+/* The weights of pairs lie far apart: they are asked for before they are needed. */
+static void find_pairs(gains *g, uint32_t before) {
     const candidates list = g->list;
-    const weight *restrict said = g->said, *restrict counted = g->counted;
-    recent_classes(document, list.tokens, list.n, list.said);
+    for (uint32_t i = 0; i < list.n; i++) {
+        const uint32_t pair = pair_of(g, before, list.tokens[i]);
+        list.used[PAIR][i] = pair;
+        prefetch(&g->tables[PAIR][pair]);
+    }
+}
+
+static void find_weights(gains *g, const recent *document) {
+    const candidates list = g->list;
+    recent_classes(document, list.tokens, list.n, list.used[SAID]);
     for (uint32_t i = 0; i < list.n; i++) {
         const uint32_t level = level_of(list.p[i]);
-        const uint32_t a = list.said[i] * LEVELS + level, b = list.counted[i] * LEVELS + level;
         list.level[i] = level;
-        list.said[i] = a;
-        list.counted[i] = b;
-        list.score[i] = said[a].value + counted[b].value;
+        list.used[SAID][i] = list.used[SAID][i] * LEVELS + level;
+        list.used[COUNTED][i] = list.used[COUNTED][i] * LEVELS + level;
+        list.used[OWN][i] = list.tokens[i];
     }
+}
+
+static void add_weights(gains *g, uint32_t table) {
+    const uint32_t *restrict used = g->list.used[table];
+    const weight *restrict weights = g->tables[table];
+    double *restrict score = g->list.score, *restrict pace = g->list.pace[table];
+    for (uint32_t i = 0; i < g->list.n; i++) {
+        const weight one = weights[used[i]];
+        score[i] += one.value;
+        pace[i] = one.pace;
+    }
+}
+
+static void look_up(gains *g, const recent *document) {
+    if (g->n_tables > PAIR) find_pairs(g, document->last);
+    find_weights(g, document);
+    memset(g->list.score, 0, g->list.n * sizeof *g->list.score);
+    for (uint32_t k = 0; k < g->n_tables; k++) add_weights(g, k);
 }
 
 /* The tokens that came last time after each context, in this document. */
@@ -278,21 +349,31 @@ given gains_given(const gains *g, uint32_t token, double p) {
 
 /* ---- learning ---- */
 
+static double least_pace(double pace) { return pace > LEAST_PACE ? pace : LEAST_PACE; }
+
 /* All weights of a table that the candidates used; a weight used twice sums both steps. */
-static void move_all(const gains *g, weight *restrict table, const uint32_t *restrict used) {
-    const candidates list = g->list;
-    for (uint32_t i = 0; i < list.n; i++) list.seen[i] = table[used[i]].seen;
-    g->curves->steps(list.n, list.slope, list.seen, g->options.rate, list.step);
-    for (uint32_t i = 0; i < list.n; i++) {
-        weight *one = &table[used[i]];
-        one->value -= list.step[i];
-        one->seen += list.slope[i] * list.slope[i];
+static void move_all(const gains *g, uint32_t table) {
+    const uint32_t *restrict used = g->list.used[table];
+    const double *restrict slopes = g->list.slope, *restrict paces = g->list.pace[table];
+    weight *restrict weights = g->tables[table];
+    const double rate = g->options.rate;
+    for (uint32_t i = 0; i < g->list.n; i++) {
+        weight *one = &weights[used[i]];
+        const double step = paces[i] * slopes[i];
+        one->value -= rate * step;
+        one->pace = least_pace(one->pace - 0.5 * paces[i] * step * step);
     }
 }
 
-static void move_one(weight *one, double slope, double rate) {
-    one->value -= rate * slope / sqrt(1 + one->seen + slope * slope);
-    one->seen += slope * slope;
+static void move_followed(const gains *g, weight *one, double slope) {
+    const double step = one->pace * slope;
+    one->value -= g->options.rate * step;
+    one->pace = least_pace(one->pace - 0.5 * one->pace * step * step);
+}
+
+static void move_trust(const gains *g, weight *one, double slope) {
+    one->pace = 1 / sqrt(1 / (one->pace * one->pace) + slope * slope);
+    one->value -= g->options.trust_rate * one->pace * slope;
 }
 
 void gains_learn(gains *g, uint32_t entry) {
@@ -303,8 +384,7 @@ void gains_learn(gains *g, uint32_t entry) {
     if (entry < list.n) list.slope[entry] -= 1;
     for (uint32_t i = 0; i < list.n; i++) of_trust += list.slope[i] * list.ratio[i];
     for (uint32_t i = 0; i < g->n_follows; i++)
-        move_one(g->follows[i].weight, list.slope[g->follows[i].candidate], g->options.rate);
-    move_all(g, g->said, list.said);
-    move_all(g, g->counted, list.counted);
-    move_one(g->trusted, of_trust, g->options.trust_rate);
+        move_followed(g, g->follows[i].weight, list.slope[g->follows[i].candidate]);
+    for (uint32_t k = 0; k < g->n_tables; k++) move_all(g, k);
+    move_trust(g, g->trusted, of_trust);
 }

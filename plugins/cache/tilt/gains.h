@@ -8,15 +8,20 @@
  *     s(v) = trust[entropy of the row, length of the match] log(1 + mass(v) / (share p(v)))
  *          + said[how lately and how often the document had v][p(v)]
  *          + counted[longest context that lists v, its count there][p(v)]
+ *          + own[v] + pair[token before v, v]
  *          + sum over orders o of followed[o][p(v)] where v came last time in this document,
  * kept within [-6, 20], and not below 0 where p(v) < 2^-20. Candidates are the tokens that the
  * model gives more than `likely`, and those of the n-gram cache with p(v) + mass(v) / share above
  * it. [p(v)] stands for the power of two below it. trust begins with 1 and all else with 0.
  *
- * After the token x is scored, every weight moves down the gradient of -log p_tilt(x), which is
- * p_tilt(v) - [v = x] times what the weight multiplies, by steps that shrink with the root of the
- * sum of its squared gradients (AdaGrad; Duchi, Hazan, Singer 2011). Mixing predictions in the
- * logarithmic domain, with weights selected by small contexts, comes from PAQ (Mahoney 2005). */
+ * After the token x is scored, every weight w moves down the gradient g of -log p_tilt(x), which is
+ * p_tilt(v) - [v = x] times what the weight multiplies. Those of candidates keep a pace that is 1
+ * at first and shrinks about like the root of the sum of squared gradients grows (AdaGrad; Duchi,
+ * Hazan, Singer 2011), without a root:
+ *     w <- w - rate pace g,   pace <- max(pace - pace^3 g^2 / 2, 0.02).
+ * trust takes the root: w <- w - trust_rate g / sqrt(1 + sum of all g^2 so far, this one included).
+ * Mixing predictions in the logarithmic domain, with weights selected by small contexts, comes from
+ * PAQ (Mahoney 2005). */
 #ifndef TILT_GAINS_H
 #define TILT_GAINS_H
 
@@ -25,31 +30,34 @@
 #include "recent.h"
 
 typedef struct gains_options {
-    double likely;     /* a candidate is above this */
-    double trust_rate; /* size of steps of trust */
-    double rate;       /* size of steps of all other weights */
+    double likely;       /* a candidate is above this */
+    double trust_rate;   /* size of steps of trust */
+    double rate;         /* size of steps of all other weights */
+    uint32_t most_pairs; /* weights of pairs at most; fewer than V^2 are shared by hash; 0: none */
 } gains_options;
 
 /* A learned weight. */
 typedef struct weight {
     double value;
-    double seen; /* sum of squared gradients */
+    double pace; /* from 1 down; of trust, 1 / sqrt(1 + sum of squared gradients) */
 } weight;
+
+/* The weights that every candidate uses one of. */
+enum { SAID, COUNTED, OWN, PAIR, TABLES };
 
 /* One array for each thing that is known of a candidate. */
 typedef struct candidates {
     uint32_t n;
     uint32_t *tokens;
-    double *p;                /* in the model's row */
-    double *mass;             /* of the n-gram cache */
-    double *ratio;            /* log(1 + mass / (share p)) */
-    double *score;            /* s */
-    double *gain;             /* e^s */
-    double *slope;            /* of the loss, by s */
-    double *seen;             /* scratch of a step: what the weight has seen ... */
-    double *step;             /* ... and how far it moves */
-    uint32_t *level;          /* -log2 p */
-    uint32_t *counted, *said; /* which weights */
+    double *p;              /* in the model's row */
+    double *mass;           /* of the n-gram cache */
+    double *ratio;          /* log(1 + mass / (share p)) */
+    double *score;          /* s */
+    double *gain;           /* e^s */
+    double *slope;          /* of the loss, by s */
+    uint32_t *level;        /* -log2 p */
+    uint32_t *used[TABLES]; /* which weights ... */
+    double *pace[TABLES];   /* ... and their pace before any of them moves */
 } candidates;
 
 /* What else the n-gram cache lists. */
@@ -65,9 +73,11 @@ typedef struct gains {
     gains_options options;
     uint32_t vocabulary;
     uint32_t max_order;
-    weight *weights; /* trust, said, counted, followed in a row */
-    weight *trust, *said, *counted, *followed;
-    uint32_t *entry; /* V: a candidate's index; stale for others */
+    uint32_t n_pairs;
+    weight *weights; /* trust, followed and the tables in a row */
+    weight *trust, *followed, *tables[TABLES];
+    uint32_t n_tables; /* PAIR when there are none of these, else TABLES */
+    uint32_t *entry;   /* V: a candidate's index; stale for others */
     candidates list;
     others rest;
     double share;      /* of the n-gram cache's statement */
@@ -80,7 +90,7 @@ typedef struct gains {
     uint32_t n_follows;
 } gains;
 
-/* E_MEMORY. */
+/* `shape` and the largest order decide about the sizes. E_MEMORY. */
 fw_status gains_create(const fw_host *host, const fw_cache_shape *shape, uint32_t max_order,
                        gains_options options, gains *g, fw_error *error);
 void gains_destroy(gains *g);

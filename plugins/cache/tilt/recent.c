@@ -29,7 +29,7 @@ void recent_destroy(recent *here) {
 void recent_clear(recent *here) {
     memset(here->tokens, 0, here->vocabulary * sizeof *here->tokens);
     memset(here->contexts, 0, slot_bytes(here));
-    here->position = here->begin = 0;
+    here->position = here->begin = here->last = 0;
 }
 
 static bool in_document(const recent *here, uint32_t after) { return after > here->begin; }
@@ -92,6 +92,7 @@ void recent_advance(recent *here, const contexts *now, uint32_t token) {
     *use = (token_use){after, (uint16_t)(count < UINT16_MAX ? count : UINT16_MAX),
                        (uint16_t)count_level(count)};
     here->position = after;
+    here->last = token;
 }
 
 uint64_t recent_bytes(const recent *here) {

@@ -35,6 +35,7 @@ typedef struct recent {
     context_use *contexts;   /* one place for all contexts of the same hash: the last one stays */
     uint32_t slot_bits;      /* there are 2^slot_bits such places */
     uint32_t position;       /* tokens seen, modulo 2^32 */
+    uint32_t last;           /* the last token seen; 0 before the first */
     uint32_t begin;          /* position of the document's first token */
 } recent;
 

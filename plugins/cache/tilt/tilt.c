@@ -39,6 +39,7 @@ enum {
     PARAM_WINDOW,
     PARAM_LIKELY,
     PARAM_RECENT_BITS,
+    PARAM_PAIRS,
     PARAM_TRUST_RATE,
     PARAM_RATE,
     PARAM_SWITCHING
@@ -67,10 +68,12 @@ static const fw_param tilt_params[] = {
                    "where the n-gram cache's weight of each kind of context starts"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "window", "64", 2, 1e9, "tokens",
                    "uses of a kind of context over which such a weight averages"),
-    FW_PARAM_RANGE(FW_PARAM_FLOAT, "likely", "0.008", 0, 1, "",
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "likely", "0.01", 0, 1, "",
                    "tokens that model or n-gram cache give more than this get gains of their own"),
     FW_PARAM_RANGE(FW_PARAM_INT, "recent_bits", "13", 1, 24, "bits",
                    "2 to this many contexts of a document are known with what followed them last"),
+    FW_PARAM_RANGE(FW_PARAM_INT, "pairs", "1048576", 0, 1e9, "weights",
+                   "gains of pairs of tokens, within an eighth of the memory; 0: none"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "trust_rate", "0.05", 0, 10, "",
                    "learning rate of the trust in the n-gram cache"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "rate", "0.05", 0, 10, "", "learning rate of all other gains"),
@@ -109,9 +112,16 @@ static uint64_t bytes_without_contexts(const tilt *cache) {
            gains_bytes(&cache->tilted);
 }
 
+static uint32_t most_pairs(const fw_value *values, uint64_t memory) {
+    const uint64_t wanted = (uint64_t)values[PARAM_PAIRS].integer;
+    const uint64_t most = memory / 8 / sizeof(weight);
+    return (uint32_t)(wanted < most ? wanted : most);
+}
+
 static fw_status build(tilt *cache, const fw_value *values, const fw_cache_shape *shape,
                        uint32_t max_order, fw_error *error) {
     const fw_host *host = cache->host;
+    const uint64_t memory = (uint64_t)values[PARAM_MEMORY_MB].integer << 20;
     const blend_options blending = {.learn = true,
                                     .min_order = (uint32_t)values[PARAM_MIN_ORDER].integer,
                                     .min_count = (uint32_t)values[PARAM_MIN_COUNT].integer,
@@ -123,12 +133,12 @@ static fw_status build(tilt *cache, const fw_value *values, const fw_cache_shape
                                     .window = values[PARAM_WINDOW].real};
     const gains_options gaining = {.likely = values[PARAM_LIKELY].real,
                                    .trust_rate = values[PARAM_TRUST_RATE].real,
-                                   .rate = values[PARAM_RATE].real};
+                                   .rate = values[PARAM_RATE].real,
+                                   .most_pairs = most_pairs(values, memory)};
     FW_TRY(recent_create(host, shape, (uint32_t)values[PARAM_RECENT_BITS].integer, &cache->document,
                          error));
     FW_TRY(blend_create(host, shape, max_order, blending, &cache->mixer, error));
     FW_TRY(gains_create(host, shape, max_order, gaining, &cache->tilted, error));
-    const uint64_t memory = (uint64_t)values[PARAM_MEMORY_MB].integer << 20;
     const uint64_t taken = bytes_without_contexts(cache);
     if (memory < taken + LEAST_CONTEXT_BYTES)
         return fw_fail(error, FW_E_CONFIG,
