@@ -180,7 +180,7 @@ static void write_documents(uint32_t *tokens, uint32_t n, uint32_t vocabulary) {
 
 static void test_documents(void **state) {
     (void)state;
-    enum { N = 30000, FACES = 100 };
+    enum { N = 30000, FACES = 64 };
     static uint32_t tokens[N];
     write_documents(tokens, N, FACES);
     const double ngram = added_bits("ngram", tokens, N, FACES);
