@@ -19,25 +19,28 @@ enum { LONGEST_PATH = PATH_MAX + 64 };
 
 /* ---- what is asked for ---- */
 
+static fw_status open_memory(pid_t process, int *memory, fw_error *error) {
+    char path[64];
+    (void)snprintf(path, sizeof path, "/proc/%d/mem", (int)process);
+    *memory = open(path, O_RDONLY | O_CLOEXEC);
+    if (*memory >= 0 || errno == ENOENT || errno == ESRCH) return FW_OK; /* or it has ended */
+    return fw_fail(error, FW_E_UNSUPPORTED,
+                   "what the jailed process asks for cannot be read: %s: %s (is "
+                   "kernel.yama.ptrace_scope above 1?)",
+                   path, strerror(errno));
+}
+
 /* The path in the process's memory. */
-static bool read_path(pid_t process, uint64_t address, char path[PATH_MAX]) {
-    char memory[64];
-    (void)snprintf(memory, sizeof memory, "/proc/%d/mem", (int)process);
-    const int descriptor = open(memory, O_RDONLY | O_CLOEXEC);
-    if (descriptor < 0) return false;
+static bool read_path(int memory, uint64_t address, char path[PATH_MAX]) {
     size_t n = 0;
-    while (n < PATH_MAX) { /* no further than a page's end, behind which there may be nothing */
+    while (memory >= 0 && n < PATH_MAX) { /* to a page's end, behind which nothing may be */
         const size_t page = 4096 - (size_t)((address + n) % 4096);
         const size_t wanted = page < PATH_MAX - n ? page : PATH_MAX - n;
-        const ssize_t got = pread(descriptor, path + n, wanted, (off_t)(address + n));
-        if (got <= 0) break;
-        if (memchr(path + n, '\0', (size_t)got) != NULL) {
-            (void)close(descriptor);
-            return true;
-        }
+        const ssize_t got = pread(memory, path + n, wanted, (off_t)(address + n));
+        if (got <= 0) return false;
+        if (memchr(path + n, '\0', (size_t)got) != NULL) return true;
         n += (size_t)got;
     }
-    (void)close(descriptor);
     return false;
 }
 
@@ -91,9 +94,14 @@ static bool allowed(const struct jail_warden *warden, int located, bool *as_libr
     const ssize_t n = readlink(link, real, sizeof real - 1);
     if (n <= 0 || fstat(located, &file) != 0) return false;
     real[n] = '\0';
-    for (const char *const *entry = warden->readable; *entry != NULL; entry++)
-        if (allowed_by(warden, *entry, &file, real, as_library)) return true;
-    return false;
+    bool found = false;
+    for (const char *const *entry = warden->readable; *entry != NULL; entry++) {
+        bool here_as_library = false;
+        if (!allowed_by(warden, *entry, &file, real, &here_as_library)) continue;
+        *as_library = here_as_library && (!found || *as_library); /* one without that is enough */
+        found = true;
+    }
+    return found;
 }
 
 /* Located, judged by where it really lies, and only then opened. -EACCES: not on the list. */
@@ -141,31 +149,43 @@ static void hand_over(const struct jail_warden *warden, uint64_t id, int descrip
     (void)ioctl(warden->listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
 }
 
+static bool writes(uint64_t flags) {
+    return (flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND)) != O_RDONLY;
+}
+
+/* `path` was asked for, with these arguments of openat() or open(). */
+static void answer(struct jail_warden *warden, const struct seccomp_notif *asked,
+                   const char *path) {
+    const bool at = asked->data.nr == SYS_openat;
+    const uint64_t flags = asked->data.args[at ? 2 : 1];
+    const bool by_path = path[0] == '/' || !at || (int)asked->data.args[0] == AT_FDCWD;
+    const int descriptor = by_path && !writes(flags) ? open_for(warden, path) : -EACCES;
+    if (descriptor == -EACCES) note(warden, path);
+    if (descriptor < 0) {
+        refuse(warden, asked->id, descriptor);
+        return;
+    }
+    hand_over(warden, asked->id, descriptor, flags);
+    (void)close(descriptor);
+}
+
 fw_status jail_warden_answer(struct jail_warden *warden, fw_error *error) {
     struct seccomp_notif asked;
     char path[PATH_MAX];
+    int memory = -1;
     memset(&asked, 0, sizeof asked);
     if (ioctl(warden->listener, SECCOMP_IOCTL_NOTIF_RECV, &asked) != 0) {
         if (errno == EINTR || errno == ENOENT) return FW_OK; /* it has ended */
         return fw_fail(error, FW_E_IO, "the jail's questions cannot be heard: %s", strerror(errno));
     }
+    FW_TRY(open_memory(asked.pid > 0 ? (pid_t)asked.pid : warden->process, &memory, error));
     const bool at = asked.data.nr == SYS_openat;
-    const uint64_t flags = asked.data.args[at ? 2 : 1];
-    const bool writes = (flags & (O_ACCMODE | O_CREAT | O_TRUNC | O_APPEND)) != O_RDONLY;
-    const bool known = read_path(asked.pid > 0 ? (pid_t)asked.pid : warden->process,
-                                 asked.data.args[at ? 1 : 0], path);
-    if (!known || writes || ioctl(warden->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &asked.id) != 0) {
+    const bool known = read_path(memory, asked.data.args[at ? 1 : 0], path);
+    if (memory >= 0) (void)close(memory);
+    /* Still the same question: what was read was the memory of who asked it. */
+    if (known && ioctl(warden->listener, SECCOMP_IOCTL_NOTIF_ID_VALID, &asked.id) == 0)
+        answer(warden, &asked, path);
+    else
         refuse(warden, asked.id, -EPERM);
-        return FW_OK;
-    }
-    const bool by_path = path[0] == '/' || !at || (int)asked.data.args[0] == AT_FDCWD;
-    const int descriptor = by_path ? open_for(warden, path) : -EACCES;
-    if (descriptor == -EACCES) note(warden, path);
-    if (descriptor < 0) {
-        refuse(warden, asked.id, descriptor);
-        return FW_OK;
-    }
-    hand_over(warden, asked.id, descriptor, flags);
-    (void)close(descriptor);
     return FW_OK;
 }

@@ -18,7 +18,7 @@ struct jail_warden {
 };
 
 /* Answer one question, which poll() says is there. Questions of a process that has ended by then
- * are dropped. E_IO. */
+ * are dropped. E_IO; E_UNSUPPORTED: the process's memory, where the path is, may not be read. */
 fw_status jail_warden_answer(struct jail_warden *warden, fw_error *error);
 
 #endif

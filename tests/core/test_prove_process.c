@@ -76,6 +76,7 @@ static void try_to_read(void) {
                                         "libraries/deep/two.so",
                                         "alone",
                                         "/proc/self/fd/4",
+                                        "libraries/model",
                                         "libraries/text",
                                         "elsewhere.so",
                                         "libraries/out.so",
@@ -140,8 +141,8 @@ static void play(const char *role) {
 
 /* ---- the other side ---- */
 
-static const char *const readable[] = {"libraries/", "alone",  "/proc/self/fd/4",
-                                       "absent/",    "absent", NULL};
+static const char *const readable[] = {
+    "libraries/", "alone", "/proc/self/fd/4", "libraries/model", "absent/", "absent", NULL};
 
 static fw_status listen_to(const char *role, double patience) {
     char program[] = "test", verb[] = "prove", name[32];
@@ -214,11 +215,12 @@ static void test_a_jail_that_asks(void **state) {
     write_text("elsewhere.so", "\x7f"
                                "ELF ...");
     write_text("alone", "a model file");
+    write_text("libraries/model", "another");
     assert_int_equal(symlink("../elsewhere.so", "libraries/out.so"), 0);
     assert_ok(listen_to("asks", 60), &error);
     bytes_put_u8(&outcome.text, 0);
     if (strcmp((const char *)outcome.text.data, "unsupported") == 0) skip();
-    assert_string_equal((const char *)outcome.text.data, "yyyynnnnnnnnyn");
+    assert_string_equal((const char *)outcome.text.data, "yyyyynnnnnnnnyn");
     assert_non_null(strstr(outcome.unread, "libraries/text, elsewhere.so, libraries/out.so"));
     assert_null(strstr(outcome.unread, "nowhere"));
 }
