@@ -334,6 +334,32 @@ fw_status cache_stream_begin(struct cache_stream *s, fw_error *error) {
     return failed(s, status, &why, error);
 }
 
+static fw_status learn(struct cache_stream *s, const uint16_t *tokens, uint64_t n,
+                       fw_error *error) {
+    enum { AT_ONCE = 1024 };
+    if (!s->seat.cache->counts_only || !FW_HAS(s->seat.cache, prefill) || s->n_pending > 0)
+        return fw_fail(error, FW_E_INTERNAL, "it cannot learn tokens that are not scored");
+    uint32_t block[AT_ONCE];
+    fw_error why;
+    clear(&why);
+    for (uint64_t done = 0; done < n;) {
+        const uint64_t left = n - done, now = left < AT_ONCE ? left : AT_ONCE;
+        for (uint64_t i = 0; i < now; i++) block[i] = tokens[done + i];
+        FW_TRY(located(s->seat.cache->prefill(s->seat.self, block, now, &why), s->last_position,
+                       "prefill", &why, error));
+        done += now;
+    }
+    return FW_OK;
+}
+
+fw_status cache_stream_learn(struct cache_stream *s, const uint16_t *tokens, uint64_t n,
+                             fw_error *error) {
+    fw_error why;
+    clear(&why);
+    const fw_status status = learn(s, tokens, n, &why);
+    return failed(s, status, &why, error);
+}
+
 void cache_stream_summary(const struct cache_stream *s, struct cache_summary *summary) {
     *summary = s->summary;
     if (s->n_audits > 0) summary->mean_sum = s->sum_of_sums / (double)s->n_audits;

@@ -64,6 +64,11 @@ fw_status cache_stream_end_window(struct cache_stream *stream, fw_error *error);
 /* Go on with a cold cache: what is pending is dropped, and everything told is forgotten. */
 fw_status cache_stream_begin(struct cache_stream *stream, fw_error *error);
 
+/* A cache that counts only learns `n` tokens without being asked about them: those before the next
+ * position, of which it was told nothing yet. */
+fw_status cache_stream_learn(struct cache_stream *stream, const uint16_t *tokens, uint64_t n,
+                             fw_error *error);
+
 void cache_stream_summary(const struct cache_stream *stream, struct cache_summary *summary);
 
 /* ---- probes ---- */

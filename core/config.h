@@ -80,6 +80,7 @@ struct eval_keys {
     int64_t coin;                /* random tokens of the coin test; 0: none */
     int64_t coin_seed;           /* which; -1: fresh ones */
     int64_t ranks;               /* parts of the stream, each with a cold cache of its own */
+    bool warm_start;             /* not cold: after all tokens before the part */
     bool faithful;               /* count as record 993 does, targets at the end several times */
 };
 

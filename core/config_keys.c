@@ -158,6 +158,9 @@ static const struct core_key eval_keys[] = {
            "which random tokens; -1: fresh ones, whose seed the receipt has"),
     NUMBER(FW_PARAM_INT, "ranks", "1", 1, 4096, "", eval.ranks,
            "contiguous parts of the stream, each scored with a cold cache of its own"),
+    FLAG("warm_start", "no", eval.warm_start,
+         "each part's cache begins after all tokens before it, not cold; for caches whose state "
+         "depends on the tokens alone: the score is that of one part"),
     FLAG("faithful", "no", eval.faithful,
          "evaluate as record 993 does: targets at the end count several times; not a fair score"),
 };

@@ -8,6 +8,7 @@
 #include "evaluate_audit.h"
 #include "ledger.h"
 #include "reading.h"
+#include "relay.h"
 #include "rows.h"
 #include "windows.h"
 
@@ -21,9 +22,25 @@ struct scored_cache {
     struct cache_audit *audit;   /* NULL: none */
     struct ledger *ledger;
     bool repeats;      /* asked again about targets that come again */
+    bool warm;         /* parts begin after all tokens before them, as eval.warm_start says */
     uint64_t next;     /* first position that it was never asked about */
     uint32_t *context; /* what fw_row.context shows of the stream */
 };
+
+enum { CACHE, COUNTERPART, MOST_CACHES, MOST_BLOCKS = 4 };
+
+/* A piece on its way: read, formed and scored for the model, then scored for the caches, then
+ * entered in their ledgers. */
+struct block {
+    struct piece piece; /* its log-probabilities are gone when caches come */
+    uint64_t number;
+    struct rows rows;
+    double *nats;             /* the model's */
+    double *own[MOST_CACHES]; /* those of caches, or NOT_ASKED */
+    uint32_t *bytes;
+};
+
+static const double NOT_ASKED = -1;
 
 struct evaluation {
     const struct evaluate_options *options;
@@ -35,13 +52,17 @@ struct evaluation {
     bool alone;             /* no cache is scored */
     uint16_t *tokens;       /* that the model reads */
     uint16_t *told; /* that are scored and the caches learn: the same, or drawn as it goes on */
-    struct rows rows;
+    struct block blocks[MOST_BLOCKS];
+    uint32_t n_blocks;
+    uint64_t n_filled;
+    struct relay *relay;
     struct ledger *ledger;
     struct ledger *fair_ledger; /* of the model when `ledger` counts targets several times */
     uint64_t fair_next;
     struct ledger *beginning; /* of the first `check_targets`, where there are any */
     uint64_t check_targets;
     struct scored_cache cache, counterpart;
+    struct scored_cache second; /* of the same cache: see open_second */
     int with_entropy;
     double begin, audit_seconds;
     uint64_t audit_seed;
@@ -82,17 +103,26 @@ static uint32_t gather_context(const struct evaluation *e, const struct scored_c
 }
 
 /* Where a cache leaves the target's probability as it is, its score is the model's, bit for bit. */
-static fw_status score_cache(struct evaluation *e, struct scored_cache *cache, fw_row row,
-                             uint32_t target, double nats, uint32_t bytes, fw_error *error) {
-    if (cache->stream == NULL || (row.position < cache->next && !cache->repeats)) return FW_OK;
-    cache->next = row.position + 1;
-    row.context = cache->context;
-    row.n_context = gather_context(e, cache, row.position);
-    if (!cache_stream_needs_entropy(cache->stream)) row.entropy = -1;
-    double own = 0;
-    FW_TRY(cache_audit_score(cache->audit, cache->stream, &row, target, &own, error));
-    if (!cache_stream_left_alone(cache->stream)) nats = own;
-    return ledger_enter(cache->ledger, row.position, nats, bytes, error);
+static fw_status score_cache(struct evaluation *e, struct scored_cache *cache,
+                             const struct block *block, int64_t i, double *own, fw_error *error) {
+    const uint32_t vocabulary = e->options->table->vocabulary;
+    const uint64_t position = block->piece.window.start + block->piece.first + (uint64_t)i;
+    *own = NOT_ASKED;
+    if (position < cache->next && !cache->repeats) return FW_OK;
+    cache->next = position + 1;
+    const bool entropy = cache_stream_needs_entropy(cache->stream);
+    const fw_row row = {.struct_size = sizeof row,
+                        .vocabulary = vocabulary,
+                        .position = position,
+                        .probabilities = block->rows.probabilities + i * (int64_t)vocabulary,
+                        .entropy = entropy ? block->rows.entropy[i] : -1,
+                        .context = cache->context,
+                        .n_context = gather_context(e, cache, position)};
+    double nats = 0;
+    FW_TRY(
+        cache_audit_score(cache->audit, cache->stream, &row, e->told[position + 1], &nats, error));
+    *own = cache_stream_left_alone(cache->stream) ? block->nats[i] : nats;
+    return FW_OK;
 }
 
 static fw_status score_model(struct evaluation *e, uint64_t position, double nats, uint32_t bytes,
@@ -113,41 +143,27 @@ static uint32_t take_target(struct evaluation *e, const double *row, uint64_t po
     return e->told[position + 1];
 }
 
-static fw_status score_position(struct evaluation *e, int64_t row, const float *log_probabilities,
-                                uint64_t position, fw_error *error) {
+static fw_status score_position(struct evaluation *e, struct block *block, int64_t i,
+                                fw_error *error) {
     const struct token_table *table = e->options->table;
-    const double *probabilities = e->rows.probabilities + row * (int64_t)table->vocabulary;
-    const uint32_t target = take_target(e, probabilities, position);
-    const uint32_t bytes = token_table_bytes(table, e->told[position], target);
-    const float taken = e->alone ? e->rows.taken[row] : log_probabilities[target];
-    const double excess = e->rows.log_normaliser[row] - (double)taken;
-    const double nats = excess > 0 ? excess : 0; /* rounding can make a sure row's -1e-17 */
-    FW_TRY(score_model(e, position, nats, bytes, error));
-    const fw_row given = {.struct_size = sizeof given,
-                          .vocabulary = table->vocabulary,
-                          .position = position,
-                          .probabilities = probabilities,
-                          .entropy = e->rows.entropy[row]};
-    FW_TRY(score_cache(e, &e->cache, given, target, nats, bytes, error));
-    return score_cache(e, &e->counterpart, given, target, nats, bytes, error);
+    const int64_t at = i * (int64_t)table->vocabulary;
+    const uint64_t position = block->piece.window.start + block->piece.first + (uint64_t)i;
+    const uint32_t target = take_target(e, block->rows.probabilities + at, position);
+    const float taken =
+        e->alone ? block->rows.taken[i] : block->piece.log_probabilities[at + target];
+    const double excess = block->rows.log_normaliser[i] - (double)taken;
+    block->bytes[i] = token_table_bytes(table, e->told[position], target);
+    block->nats[i] = excess > 0 ? excess : 0; /* rounding can make a sure row's -1e-17 */
+    return score_model(e, position, block->nats[i], block->bytes[i], error);
 }
 
-static fw_status form_rows(struct evaluation *e, const struct piece *piece, fw_error *error) {
+static fw_status form_rows(struct evaluation *e, struct block *block, fw_error *error) {
     const fw_host *host = e->options->host;
+    const struct piece *piece = &block->piece;
     const float *l = piece->log_probabilities;
     const uint16_t *targets = e->tokens + piece->window.start + piece->first + 1;
-    if (e->alone) return rows_measure(&e->rows, host, l, targets, piece->n, error);
-    return rows_form(&e->rows, host, l, piece->n, e->with_entropy, error);
-}
-
-/* Scored caches begin cold with each part, and learn of a window's end. */
-static fw_status each_cache(struct evaluation *e,
-                            fw_status (*act)(struct cache_audit *audit, struct cache_stream *stream,
-                                             fw_error *error),
-                            fw_error *error) {
-    const struct scored_cache *c = &e->cache, *other = &e->counterpart;
-    if (c->stream != NULL) FW_TRY(act(c->audit, c->stream, error));
-    return other->stream != NULL ? act(other->audit, other->stream, error) : FW_OK;
+    if (e->alone) return rows_measure(&block->rows, host, l, targets, piece->n, error);
+    return rows_form(&block->rows, host, l, piece->n, e->with_entropy, error);
 }
 
 /* Rows [from, to) of a piece, of one window as caches know windows. */
@@ -170,28 +186,89 @@ static struct span span_from(const struct evaluation *e, const struct piece *pie
                          end % run == 0 || end == e->runs.targets};
 }
 
-static fw_status score_span(struct evaluation *e, const struct piece *piece,
-                            const struct span *span, fw_error *error) {
-    const uint64_t ranks = (uint64_t)e->options->experiment->eval.ranks;
-    const int64_t vocabulary = (int64_t)e->options->table->vocabulary;
-    const uint64_t position = piece->window.start + piece->first;
-    if (span->begins && span->window > 0 &&
-        windows_begin_part(e->reads_on ? &e->runs : &e->windows, ranks, span->window))
-        FW_TRY(each_cache(e, cache_audit_begin, error));
-    for (int64_t i = span->from; i < span->to; i++)
-        FW_TRY(score_position(e, i, piece->log_probabilities + i * vocabulary,
-                              position + (uint64_t)i, error));
-    return span->ends ? each_cache(e, cache_audit_end_window, error) : FW_OK;
+/* Scored caches begin cold with each part, or warm: after the tokens before it, as a rank would
+ * that scores this part alone. */
+static fw_status begin_part(struct evaluation *e, struct scored_cache *cache, uint64_t position,
+                            fw_error *error) {
+    FW_TRY(cache_audit_begin(cache->audit, cache->stream, error));
+    return cache->warm ? cache_stream_learn(cache->stream, e->told + 1, position, error) : FW_OK;
 }
 
-static fw_status score_piece(struct evaluation *e, const struct piece *piece, fw_error *error) {
-    FW_TRY(form_rows(e, piece, error));
-    for (int64_t from = 0; from < piece->n;) {
-        const struct span span = span_from(e, piece, from);
-        FW_TRY(score_span(e, piece, &span, error));
+static fw_status score_span(struct evaluation *e, struct scored_cache *cache,
+                            const struct block *block, const struct span *span, double *own,
+                            fw_error *error) {
+    const uint64_t ranks = (uint64_t)e->options->experiment->eval.ranks;
+    const uint64_t position = block->piece.window.start + block->piece.first;
+    if (span->begins && span->window > 0 &&
+        windows_begin_part(e->reads_on ? &e->runs : &e->windows, ranks, span->window))
+        FW_TRY(begin_part(e, cache, position + (uint64_t)span->from, error));
+    if (own == NULL) { /* another instance scores these */
+        const uint64_t n = (uint64_t)(span->to - span->from);
+        return cache_stream_learn(cache->stream, e->told + position + span->from + 1, n, error);
+    }
+    for (int64_t i = span->from; i < span->to; i++)
+        FW_TRY(score_cache(e, cache, block, i, &own[i], error));
+    return span->ends ? cache_audit_end_window(cache->audit, cache->stream, error) : FW_OK;
+}
+
+static fw_status score_block(struct evaluation *e, struct scored_cache *cache,
+                             const struct block *block, double *own, fw_error *error) {
+    if (cache->stream == NULL) return FW_OK;
+    for (int64_t from = 0; from < block->piece.n;) {
+        const struct span span = span_from(e, &block->piece, from);
+        FW_TRY(score_span(e, cache, block, &span, own, error));
         from = span.to;
     }
     return FW_OK;
+}
+
+/* The relay's: the first consumer has the cache, alone or every other block of it, and the
+ * counterpart; the second one has the cache's other blocks. */
+static fw_status score_caches(void *self, uint32_t consumer, uint32_t slot, fw_error *error) {
+    struct evaluation *e = self;
+    struct block *block = &e->blocks[slot];
+    const bool ours = e->second.stream == NULL || block->number % 2 == consumer;
+    double *own = ours ? block->own[CACHE] : NULL;
+    if (consumer == 1) return score_block(e, &e->second, block, own, error);
+    FW_TRY(score_block(e, &e->cache, block, own, error));
+    return score_block(e, &e->counterpart, block, block->own[COUNTERPART], error);
+}
+
+static fw_status enter_cache(struct ledger *ledger, const struct block *block, const double *own,
+                             fw_error *error) {
+    const uint64_t position = block->piece.window.start + block->piece.first;
+    for (int64_t i = 0; ledger != NULL && i < block->piece.n; i++)
+        if (own[i] != NOT_ASKED)
+            FW_TRY(ledger_enter(ledger, position + (uint64_t)i, own[i], block->bytes[i], error));
+    return FW_OK;
+}
+
+/* What the caches made of a block, which is free then. */
+static fw_status empty_block(struct evaluation *e, struct block *block, fw_error *error) {
+    FW_TRY(enter_cache(e->cache.ledger, block, block->own[CACHE], error));
+    FW_TRY(enter_cache(e->counterpart.ledger, block, block->own[COUNTERPART], error));
+    block->piece.n = 0;
+    return FW_OK;
+}
+
+static fw_status score_piece(struct evaluation *e, const struct piece *piece, fw_error *error) {
+    uint32_t slot = 0;
+    FW_TRY(relay_slot(e->relay, &slot, error));
+    struct block *block = &e->blocks[slot];
+    FW_TRY(empty_block(e, block, error));
+    block->piece = *piece;
+    block->number = e->n_filled++;
+    FW_TRY(form_rows(e, block, error));
+    for (int64_t i = 0; i < piece->n; i++) FW_TRY(score_position(e, block, i, error));
+    return relay_post(e->relay, error);
+}
+
+/* All that was posted; errors of earlier blocks come before `status` of what came later. */
+static fw_status finish_pieces(struct evaluation *e, fw_status status, fw_error *error) {
+    FW_TRY(relay_finish(e->relay, error));
+    for (uint64_t i = 0; i < e->n_blocks && status == FW_OK; i++)
+        status = empty_block(e, &e->blocks[(e->n_filled + i) % e->n_blocks], error);
+    return status;
 }
 
 static int64_t rows_at_once(const struct evaluation *e) {
@@ -233,7 +310,7 @@ static fw_status score_stream(struct evaluation *e, fw_error *error) {
     FW_TRY(reading_create(&options, &reading, error));
     const fw_status status = score_pieces(e, reading, error);
     reading_destroy(reading);
-    return status;
+    return finish_pieces(e, status, error);
 }
 
 /* ---- the whole ---- */
@@ -279,9 +356,29 @@ static fw_status open_counterpart(const struct experiment *experiment, const fw_
     return cache_stream_open(&experiment->counterpart, host, table, targets, false, cache, error);
 }
 
+static bool counts_only(const struct plugin_choice *choice) {
+    const fw_cache *cache = choice->entry->plugin->vtable;
+    return cache->counts_only != 0 && FW_HAS(cache, prefill);
+}
+
+/* What learns from rows learns in stream order, from one consumer. */
+static fw_status check_warm_start(const struct experiment *experiment,
+                                  const struct plugin_choice *choice, fw_error *error) {
+    if (!experiment->eval.warm_start || experiment->eval.ranks == 1 || counts_only(choice))
+        return FW_OK;
+    return choice_fail(choice, FW_E_CONFIG,
+                       "its state does not depend on the tokens alone, so that no part of the "
+                       "stream can begin warm; eval.warm_start = no begins each of eval.ranks "
+                       "cold, eval.ranks = 1 has one part, and ngram_counts can begin warm",
+                       error);
+}
+
 fw_status evaluate_check(const struct experiment *experiment, const fw_host *host,
                          const struct token_table *table, fw_error *error) {
     struct cache_stream *stream = NULL;
+    FW_TRY(check_warm_start(experiment, &experiment->cache, error));
+    if (wants_counterpart(experiment))
+        FW_TRY(check_warm_start(experiment, &experiment->counterpart, error));
     FW_TRY(open_cache(experiment, host, table, 0, &stream, error));
     cache_stream_close(stream);
     if (!wants_counterpart(experiment)) return FW_OK;
@@ -295,6 +392,7 @@ static fw_status enter(struct evaluation *e, const struct plugin_choice *choice,
                        struct scored_cache *cache, fw_error *error) {
     const uint32_t context = cache_stream_context(cache->stream);
     if (cache_stream_needs_entropy(cache->stream)) e->with_entropy = 1;
+    cache->warm = e->options->experiment->eval.warm_start;
     cache->context = calloc(context + 1, sizeof *cache->context);
     if (cache->context == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for a context of %u tokens", context);
@@ -303,15 +401,40 @@ static fw_status enter(struct evaluation *e, const struct plugin_choice *choice,
     return ledger_create(e->windows.targets, cache->repeats, &cache->ledger, error);
 }
 
+/* Where a cache's state depends on the tokens alone, a second instance can take every other block
+ * and be told of those that the first one takes, on a thread of its own; the score is the same, bit
+ * for bit. Not where somebody watches, or where updates come in blocks, which begin elsewhere then.
+ */
+static fw_status open_second(struct evaluation *e, fw_error *error) {
+    enum { THREADS = 4 }; /* reading and forming rows need some, too */
+    const struct evaluate_options *options = e->options;
+    const struct plugin_choice *choice = &options->experiment->cache;
+    const fw_cache *cache = choice->entry->plugin->vtable;
+    if (options->host->threads(options->host) < THREADS || options->watcher != NULL ||
+        e->cache.audit != NULL || e->windows.faithful || !counts_only(choice) ||
+        !choice_is_on(choice) || cache->update_every > 1)
+        return FW_OK;
+    const uint32_t context = cache_stream_context(e->cache.stream);
+    e->second.warm = e->cache.warm;
+    e->second.context = calloc(context + 1, sizeof *e->second.context);
+    if (e->second.context == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory for a context of %u tokens", context);
+    return open_cache(options->experiment, options->host, options->table, e->windows.targets,
+                      &e->second.stream, error);
+}
+
 static fw_status open_caches(struct evaluation *e, fw_error *error) {
     const struct evaluate_options *options = e->options;
     const struct experiment *experiment = options->experiment;
     const uint64_t targets = e->windows.targets;
+    FW_TRY(check_warm_start(experiment, &experiment->cache, error));
     FW_TRY(open_cache(experiment, options->host, options->table, targets, &e->cache.stream, error));
     cache_stream_watch(e->cache.stream, options->watcher);
     e->cache.repeats = e->windows.faithful && choice_is_unverified(&experiment->cache);
     FW_TRY(enter(e, &experiment->cache, &e->cache, error));
+    FW_TRY(open_second(e, error));
     if (!wants_counterpart(experiment)) return FW_OK;
+    FW_TRY(check_warm_start(experiment, &experiment->counterpart, error));
     FW_TRY(open_counterpart(experiment, options->host, options->table, targets,
                             &e->counterpart.stream, error));
     return enter(e, &experiment->counterpart, &e->counterpart, error);
@@ -325,6 +448,43 @@ static void leave(struct scored_cache *cache) {
 }
 
 /* ---- opening and closing ---- */
+
+static fw_status open_block(struct block *block, int64_t rows, uint32_t vocabulary,
+                            fw_error *error) {
+    const size_t n = (size_t)rows;
+    FW_TRY(rows_create(rows, vocabulary, &block->rows, error));
+    block->nats = calloc(n, sizeof *block->nats);
+    block->bytes = calloc(n, sizeof *block->bytes);
+    for (int k = 0; k < MOST_CACHES; k++) block->own[k] = calloc(n, sizeof *block->own[k]);
+    if (block->nats != NULL && block->bytes != NULL && block->own[CACHE] != NULL &&
+        block->own[COUNTERPART] != NULL)
+        return FW_OK;
+    return fw_fail(error, FW_E_MEMORY, "no memory for the scores of %zu rows", n);
+}
+
+static void free_block(struct block *block) {
+    rows_free(&block->rows);
+    free(block->nats);
+    free(block->bytes);
+    for (int k = 0; k < MOST_CACHES; k++) free(block->own[k]);
+}
+
+/* With two threads or more, the caches work on one block while the next ones are read and formed.
+ */
+static fw_status open_blocks(struct evaluation *e, fw_error *error) {
+    const struct evaluate_options *o = e->options;
+    const bool caches = e->cache.stream != NULL;
+    const bool threads = caches && o->host->threads(o->host) > 1;
+    e->n_blocks = threads ? MOST_BLOCKS : 1;
+    for (uint32_t i = 0; i < e->n_blocks; i++)
+        FW_TRY(open_block(&e->blocks[i], rows_at_once(e), o->table->vocabulary, error));
+    const struct relay_options options = {.slots = e->n_blocks,
+                                          .consumers = e->second.stream != NULL ? 2 : caches,
+                                          .threads = threads,
+                                          .consume = score_caches,
+                                          .self = e};
+    return relay_create(&options, &e->relay, error);
+}
 
 static fw_status open_told(struct evaluation *e, uint64_t n, fw_error *error) {
     e->told = e->tokens;
@@ -375,20 +535,22 @@ static fw_status evaluation_open(struct evaluation *e, fw_error *error) {
     corpus_read(options->corpus, 0, n, e->tokens);
     FW_TRY(check_tokens(e, error));
     FW_TRY(open_told(e, n, error));
-    FW_TRY(rows_create(rows_at_once(e), options->table->vocabulary, &e->rows, error));
     FW_TRY(ledger_create(n - 1, faithful, &e->ledger, error));
     if (faithful) FW_TRY(ledger_create(n - 1, false, &e->fair_ledger, error));
     FW_TRY(evaluate_audit_seed(options, &e->audit_seed, error));
-    return options->with_cache ? open_caches(e, error) : FW_OK;
+    if (options->with_cache) FW_TRY(open_caches(e, error));
+    return open_blocks(e, error);
 }
 
 static void evaluation_close(struct evaluation *e) {
+    relay_destroy(e->relay);
+    for (uint32_t i = 0; i < e->n_blocks; i++) free_block(&e->blocks[i]);
     leave(&e->cache);
+    leave(&e->second);
     leave(&e->counterpart);
     ledger_destroy(e->ledger);
     ledger_destroy(e->fair_ledger);
     ledger_destroy(e->beginning);
-    rows_free(&e->rows);
     if (e->told != e->tokens) free(e->told);
     free(e->tokens);
 }
@@ -431,6 +593,11 @@ static fw_status summarise_caches(const struct evaluation *e, struct evaluate_re
     made->invalid = summary.invalid;
     made->mean_sum = summary.mean_sum;
     made->largest_sum = summary.largest_sum;
+    if (e->second.stream != NULL) {
+        cache_stream_summary(e->second.stream, &summary);
+        made->cache_changed += summary.changed;
+        made->cache_memory += summary.memory_bytes;
+    }
     made->has_counterpart = e->counterpart.stream != NULL;
     if (!made->has_counterpart) return FW_OK;
     return close_ledger(e->counterpart.ledger, made->raw_bytes, true, &made->counterpart, error);

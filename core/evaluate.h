@@ -18,7 +18,13 @@
  * cache told (cache_stream.h says what that can promise). The model alone and the model with cache
  * are scored in the same pass, each in its own ledger.
  *
- * eval.ranks splits the windows into contiguous parts; each begins with a cold cache.
+ * eval.ranks splits the windows into contiguous parts; each begins with a cold cache, or with
+ * eval.warm_start after all tokens before it, as a rank would that scores that part alone: then the
+ * score is that of one part, bit for bit. Caches that learn from rows cannot begin warm.
+ *
+ * With two threads or more, caches are scored on a thread of their own while the next rows are read
+ * and formed (relay.h); with four, one whose state depends on the tokens alone on two. No score
+ * depends on that.
  *
  * eval.faithful with sliding windows counts as record 993 does (windows.h): targets near the end
  * count several times, for the model and for a cache that declares itself unverified. Such a score
@@ -111,7 +117,7 @@ fw_status evaluate(const struct evaluate_options *options, struct evaluate_resul
 
 /* What can be refused about [cache] and [counterpart] before any work is done; both are created
  * and closed again. E_PROTOCOL: unverified without on_violation = report; E_CONFIG: a counterpart
- * that is unverified as well; what create() says. */
+ * that is unverified as well, a warm start for one that learns from rows; what create() says. */
 fw_status evaluate_check(const struct experiment *experiment, const fw_host *host,
                          const struct token_table *table, fw_error *error);
 

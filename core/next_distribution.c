@@ -163,6 +163,12 @@ static fw_row row_at(struct distribution_state *s, uint64_t position) {
                     .n_context = n};
 }
 
+static fw_status begin_part(struct distribution_state *s, uint64_t position, fw_error *error) {
+    FW_TRY(cache_stream_begin(s->cache, error));
+    if (!s->options.experiment->eval.warm_start) return FW_OK;
+    return cache_stream_learn(s->cache, s->tokens + 1, position, error);
+}
+
 fw_status next_distribution(struct distribution_state *s, const double **probabilities,
                             fw_error *error) {
     const uint32_t vocabulary = s->options.table->vocabulary;
@@ -179,7 +185,7 @@ fw_status next_distribution(struct distribution_state *s, const double **probabi
     if (begins && position > 0 &&
         windows_begin_part(&s->windows, (uint64_t)s->options.experiment->eval.ranks,
                            s->window_index))
-        FW_TRY(cache_stream_begin(s->cache, error));
+        FW_TRY(begin_part(s, position, error));
     FW_TRY(form_row(s, position, begins, error));
     const fw_row row = row_at(s, position);
     return cache_stream_distribution(s->cache, &row, s->probabilities, error);

@@ -40,10 +40,11 @@ static void put_mode(const struct scorer *scorer, struct proof_pins *pins) {
     static const char *const modes[] = {"plain", "sliding", "stream"};
     const struct experiment *experiment = scorer->session.experiment;
     const struct eval_keys *eval = &experiment->eval;
-    put_pin(pins, "evaluation mode", "give the same --set eval.mode, window, stride and ranks",
-            "%s, window %lld, stride %lld, ranks %lld", modes[eval->mode % 3],
-            (long long)evaluate_window(experiment), (long long)eval->stride,
-            (long long)eval->ranks);
+    put_pin(pins, "evaluation mode",
+            "give the same --set eval.mode, window, stride, ranks and warm_start",
+            "%s, window %lld, stride %lld, ranks %lld%s", modes[eval->mode % 3],
+            (long long)evaluate_window(experiment), (long long)eval->stride, (long long)eval->ranks,
+            eval->ranks > 1 && eval->warm_start ? ", warm" : "");
 }
 
 static fw_status put_settings(const struct scorer *scorer, struct proof_pins *pins,

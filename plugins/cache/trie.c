@@ -31,14 +31,18 @@ typedef struct pages {
     uint32_t used; /* entries handed out, counting skipped page ends */
 } pages;
 
+typedef struct chunk {
+    char *memory;
+    uint32_t n_pages;
+} chunk;
+
 struct trie {
     const fw_host *host;
     uint32_t max_pages; /* of both sorts together */
     uint32_t n_pages;   /* in all chunks */
-    void *chunks[MOST_CHUNKS];
+    chunk chunks[MOST_CHUNKS];
     uint32_t n_chunks;
-    uint32_t spare;  /* pages of the last chunk that are not in use yet, */
-    char *next_page; /* from here on */
+    uint32_t at_chunk, at_page; /* the next page that is not in use */
     pages nodes;
     pages words;
     uint32_t free_blocks[SIZES]; /* first word of a free block by log2 of capacity, or 0 */
@@ -64,11 +68,9 @@ static uint32_t next_chunk(const trie *store) {
 static bool take_chunk(trie *store) {
     if (store->n_chunks == MOST_CHUNKS) return false;
     for (uint32_t n = next_chunk(store); n > 0; n /= 2) {
-        void *chunk = store->host->allocate(store->host, (size_t)n * PAGE_BYTES);
-        if (chunk == NULL) continue;
-        store->chunks[store->n_chunks++] = chunk;
-        store->next_page = chunk;
-        store->spare = n;
+        void *memory = store->host->allocate(store->host, (size_t)n * PAGE_BYTES);
+        if (memory == NULL) continue;
+        store->chunks[store->n_chunks++] = (chunk){memory, n};
         store->n_pages += n;
         return true;
     }
@@ -76,10 +78,13 @@ static bool take_chunk(trie *store) {
 }
 
 static void *take_page(trie *store) {
-    if (store->spare == 0 && !take_chunk(store)) return NULL;
-    void *page = store->next_page;
-    store->next_page += PAGE_BYTES;
-    store->spare--;
+    if (store->at_chunk == store->n_chunks && !take_chunk(store)) return NULL;
+    const chunk *from = &store->chunks[store->at_chunk];
+    void *page = from->memory + (size_t)store->at_page * PAGE_BYTES;
+    if (++store->at_page == from->n_pages) {
+        store->at_page = 0;
+        store->at_chunk++;
+    }
     return page;
 }
 
@@ -119,13 +124,15 @@ trie *trie_create(const fw_host *host, uint64_t bound) {
 void trie_destroy(trie *store) {
     if (store == NULL) return;
     const fw_host *host = store->host;
-    for (uint32_t i = 0; i < store->n_chunks; i++) host->release(host, store->chunks[i]);
+    for (uint32_t i = 0; i < store->n_chunks; i++) host->release(host, store->chunks[i].memory);
     if (store->nodes.table != NULL) host->release(host, store->nodes.table);
     if (store->words.table != NULL) host->release(host, store->words.table);
     host->release(host, store);
 }
 
 void trie_clear(trie *store) {
+    store->nodes.n = store->words.n = 0; /* so that room is shared out as in a new store */
+    store->at_chunk = store->at_page = 0;
     store->nodes.used = 1; /* entry 0 stands for none */
     store->words.used = 1;
     for (uint32_t i = 0; i < SIZES; i++) store->free_blocks[i] = 0;

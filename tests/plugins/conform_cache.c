@@ -235,6 +235,31 @@ static void test_prefill(void **state) {
     player_close(&p);
 }
 
+/* Two instances take turns: each states every other block and is prefilled with the blocks of the
+ * other, and together they state what one does. */
+static void test_taking_turns(void **state) {
+    (void)state;
+    enum { BLOCK = 37, BLOCKS = 54, ALL = BLOCK * BLOCKS };
+    static uint32_t tokens[ALL];
+    static uint64_t alone[ALL], together[ALL];
+    if (!cache->counts_only || cache->update_every > 1) skip();
+    player_text(tokens, ALL, V, 12);
+    player p = open_default(), turns[2] = {open_default(), open_default()};
+    for (uint64_t b = 0; b < BLOCKS; b++) {
+        const uint64_t at = b * BLOCK;
+        player *one = &turns[b % 2], *other = &turns[1 - b % 2];
+        fw_error error = {.struct_size = sizeof error};
+        play(&p, tokens + at, BLOCK, alone + at);
+        play(one, tokens + at, BLOCK, together + at);
+        conform_ok(cache->prefill(other->self, tokens + at, BLOCK, &error), &error);
+        other->position += BLOCK;
+    }
+    assert_memory_equal(alone, together, sizeof alone);
+    player_close(&turns[0]);
+    player_close(&turns[1]);
+    player_close(&p);
+}
+
 static void test_snapshot(void **state) {
     (void)state;
     enum { WARM = 1000, ALL = 1400 };
@@ -287,32 +312,100 @@ static const fw_value *values_with(const char *setting) {
     return test_values(target.plugin, overrides);
 }
 
-/* Endless new contexts: memory stays within memory_mb, and predictions stay valid. */
-static void test_memory_bound(void **state) {
-    (void)state;
-    enum { MANY = 150000, MEBIBYTES = 5 };
+static bool has_memory_bound(void) {
     bool bounded = false;
     for (uint32_t i = 0; i < target.plugin->n_params; i++)
         bounded |= strcmp(target.plugin->params[i].key, "memory_mb") == 0;
-    if (!bounded || !FW_HAS(cache, memory_bytes)) skip();
-    const fw_value *values = values_with("memory_mb=5");
-    uint32_t *tokens = calloc(MANY, sizeof *tokens);
+    return bounded && FW_HAS(cache, memory_bytes);
+}
+
+/* Endless new contexts, or few with endless followers: memory stays within the bound, and
+ * predictions stay valid. */
+static void fill(player *p, uint64_t n, bool few_contexts, uint64_t bound) {
+    uint32_t *tokens = calloc(n, sizeof *tokens);
     assert_non_null(tokens);
-    player_coin(tokens, MANY, V, 11);
-    player p = open_with(V, V, values);
-    for (uint64_t t = 0; t < MANY; t++) {
+    player_coin(tokens, n, V, 11);
+    for (uint64_t t = 0; few_contexts && t < n; t++)
+        if (t % 4 != 0) tokens[t] = 0;
+    for (uint64_t t = 0; t < n; t++) {
         if (t % 500 == 0) {
-            player_form_row(&p);
-            player_predict(&p);
-            check_sum(&p);
+            player_form_row(p);
+            player_predict(p);
+            check_sum(p);
         }
-        player_update(&p, &tokens[t], 1);
-        assert_true(cache->memory_bytes(p.self) <= (uint64_t)MEBIBYTES << 20);
+        player_update(p, &tokens[t], 1);
+        assert_true(cache->memory_bytes(p->self) <= bound);
     }
+    free(tokens);
+}
+
+static void test_memory_bound(void **state) {
+    (void)state;
+    enum { MANY = 150000, MEBIBYTES = 5 };
+    if (!has_memory_bound()) skip();
+    const fw_value *values = values_with("memory_mb=5");
+    player p = open_with(V, V, values);
+    fill(&p, MANY, false, (uint64_t)MEBIBYTES << 20);
     assert_true(cache->memory_bytes(p.self) > (uint64_t)(MEBIBYTES - 2) << 20);
     player_close(&p);
-    free(tokens);
     free((void *)(uintptr_t)values);
+}
+
+/* A full cache that begins again is as a new one: what it knew is forgotten, how it was shared out,
+ * too. The text that follows fills it again. */
+static void test_begin_when_full(void **state) {
+    (void)state;
+    enum { MANY = 150000, ALL = 60000 };
+    if (!has_memory_bound() || cache->update_every > 1) skip();
+    const fw_value *values = values_with("memory_mb=5");
+    player p = open_with(V, V, values), fresh = open_with(V, V, values);
+    fill(&p, MANY, true, UINT64_MAX);
+    player_begin(&p);
+    uint32_t *tokens = calloc(ALL, sizeof *tokens);
+    assert_non_null(tokens);
+    player_coin(tokens, ALL, 60, 13);
+    for (uint64_t t = 0; t < ALL; t += 100) {
+        player_update(&p, tokens + t, 100);
+        player_update(&fresh, tokens + t, 100);
+        player_form_row(&p);
+        player_form_row(&fresh);
+        player_predict(&p);
+        player_predict(&fresh);
+        assert_memory_equal(p.full, fresh.full, V * sizeof *p.full);
+    }
+    free(tokens);
+    player_close(&p);
+    player_close(&fresh);
+    free((void *)(uintptr_t)values);
+}
+
+/* Any bound that a parameter may have is kept, or refused with a sentence. */
+static void test_least_memory(void **state) {
+    (void)state;
+    static const char *const bounds[] = {"memory_mb=4", "memory_mb=6", "memory_mb=8"};
+    static const uint32_t vocabularies[] = {1, V, 20000, 65536};
+    if (!has_memory_bound()) skip();
+    for (size_t i = 0; i < 12; i++) {
+        const uint32_t vocabulary = vocabularies[i % 4];
+        const fw_value *values = values_with(bounds[i / 4]);
+        const fw_cache_shape shape = {
+            .struct_size = sizeof shape, .vocabulary = vocabulary, .max_entries = vocabulary};
+        fw_error error = {.struct_size = sizeof error};
+        void *self = NULL;
+        const uint64_t bound = (uint64_t)strtoull(bounds[i / 4] + strlen("memory_mb="), NULL, 10);
+        if (cache->create(target.host, values, &shape, &self, &error) == FW_OK) {
+            conform_ok(cache->begin(self, &error), &error);
+            test_random random = {i};
+            for (uint32_t t = 0; t < 30000; t++) {
+                const uint32_t token = (uint32_t)test_below(&random, vocabulary);
+                conform_ok(cache->update(self, &token, 1, &error), &error);
+            }
+            assert_true(cache->memory_bytes(self) <= bound << 20);
+            cache->destroy(self);
+        } else
+            assert_true(strlen(error.message) > 10 && self == NULL);
+        free((void *)(uintptr_t)values);
+    }
 }
 
 int main(int argc, char **argv) {
@@ -329,9 +422,12 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_predicting_twice),
         cmocka_unit_test(test_blocks),
         cmocka_unit_test(test_prefill),
+        cmocka_unit_test(test_taking_turns),
         cmocka_unit_test(test_snapshot),
         cmocka_unit_test(test_coin),
         cmocka_unit_test(test_memory_bound),
+        cmocka_unit_test(test_begin_when_full),
+        cmocka_unit_test(test_least_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

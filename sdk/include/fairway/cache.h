@@ -95,8 +95,9 @@ typedef struct fw_cache {
     /* Forget everything and begin a new stream. */
     fw_status (*begin)(void *self, fw_error *error);
 
-    /* counts_only caches: learn `n` tokens that precede the first scored one, without scoring. Must
-     * leave the same state as n calls of update. */
+    /* counts_only caches: learn `n` tokens that come next in the stream and that this instance is
+     * not asked about: those before the first scored one, or those that another instance is asked
+     * about. Must leave the same state as n calls of update. */
     fw_status (*prefill)(void *self, const uint32_t *tokens, uint64_t n, fw_error *error);
 
     /* State a distribution for the next token, by what was told and what the row says alone: the
