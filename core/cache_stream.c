@@ -166,12 +166,30 @@ static void clear(fw_error *error) {
     error->message[0] = '\0';
 }
 
+/* A cache that fails is at fault, whatever it calls that; memory alone may really lack. */
+static fw_status blamed(fw_status status) {
+    switch (status) {
+#define KEEP_STATUS(name, value, text)                                                             \
+    case FW_##name: break;
+        FW_STATUS_MAP(KEEP_STATUS)
+#undef KEEP_STATUS
+    default: return FW_E_PROTOCOL;
+    }
+    const bool ours =
+        status == FW_E_DEVICE || status == FW_E_INTERNAL || status == FW_E_INTERRUPTED;
+    return ours ? FW_E_PROTOCOL : status;
+}
+
 /* What the cache itself reports, with the position; what validation says has it already. */
 static fw_status located(fw_status status, uint64_t position, const char *call, const fw_error *why,
                          fw_error *error) {
     if (status == FW_OK) return FW_OK;
-    return fw_fail(error, status, "position %" PRIu64 ": %s: %.900s", position, call,
-                   why->message[0] != '\0' ? why->message : "failed without a reason");
+    if (why->message[0] != '\0')
+        return fw_fail(error, blamed(status), "position %" PRIu64 ": %s: %.900s", position, call,
+                       why->message);
+    return fw_fail(error, blamed(status),
+                   "position %" PRIu64 ": %s: failed with status %d, without a reason", position,
+                   call, (int)status);
 }
 
 /* Whoever reads behind what it was handed finds these. */
@@ -247,13 +265,26 @@ static fw_status ask(struct cache_stream *s, const fw_row *row, fw_prediction *s
     return FW_OK;
 }
 
+static fw_status evaluate_statement(struct cache_stream *s, const fw_row *row,
+                                    const fw_prediction *stated, uint32_t target,
+                                    double *probability, fw_error *error) {
+    FW_TRY(prediction_probability(s->buffers, row, stated, target, probability, error));
+    const bool audited = s->unverified || stated->form == FW_PREDICT_UNVERIFIED;
+    return audited ? audit_unverified(s, row, stated, error) : FW_OK;
+}
+
+/* An unverified form is asked again meanwhile; that its process is gone says more than that the
+ * answer is no number. */
 static fw_status predict(struct cache_stream *s, const fw_row *row, uint32_t target,
                          fw_prediction *stated, double *probability, fw_error *error) {
     if (s->conditions.asked_twice) FW_TRY(ask(s, row, stated, error));
     FW_TRY(ask(s, row, stated, error));
-    FW_TRY(prediction_probability(s->buffers, row, stated, target, probability, error));
-    const bool audited = s->unverified || stated->form == FW_PREDICT_UNVERIFIED;
-    return audited ? audit_unverified(s, row, stated, error) : FW_OK;
+    const fw_status status = evaluate_statement(s, row, stated, target, probability, error);
+    if (status == FW_OK) return FW_OK;
+    fw_error why;
+    clear(&why);
+    const fw_status gone = cache_seat_check(&s->seat, &why);
+    return gone != FW_OK ? located(gone, row->position, "probability", &why, error) : status;
 }
 
 /* Predict, be watched, tell, be watched again. */
@@ -360,8 +391,17 @@ fw_status cache_stream_learn(struct cache_stream *s, const uint16_t *tokens, uin
     return failed(s, status, &why, error);
 }
 
+fw_status cache_stream_end(struct cache_stream *s, fw_error *error) {
+    fw_error why;
+    clear(&why);
+    const fw_status status = cache_seat_check(&s->seat, &why);
+    return failed(s, status, &why, error);
+}
+
 void cache_stream_summary(const struct cache_stream *s, struct cache_summary *summary) {
     *summary = s->summary;
+    summary->isolated = s->seat.remote != NULL;
+    if (summary->isolated) summary->waiting = cache_remote_waiting(s->seat.remote);
     if (s->n_audits > 0) summary->mean_sum = s->sum_of_sums / (double)s->n_audits;
     if (FW_HAS(s->seat.cache, memory_bytes))
         summary->memory_bytes = s->seat.cache->memory_bytes(s->seat.self);

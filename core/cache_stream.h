@@ -5,9 +5,10 @@
  * unverified form is asked about the target. The row that the host validates and scores from is
  * never handed out: the cache gets a copy, tokens are copied at delivery, and the statement's head
  * is copied when predict() returns.
- * What does not: a plugin runs inside the host's process. One that reads or writes memory it was
- * not handed can find the text or the ledger, and one with a thread of its own can rewrite its
- * lists between check and use. Only a process of its own would stop that; nothing here detects it.
+ * What does not, as long as the cache sits in the host's process: a plugin that reads or writes
+ * memory it was not handed can find the text or the ledger, and one with a thread of its own can
+ * rewrite its lists between check and use. In a process of its own (eval.isolate, cache_seat.h) it
+ * finds neither, and its lists are copied before they are checked.
  */
 #ifndef FAIRWAY_CACHE_STREAM_H
 #define FAIRWAY_CACHE_STREAM_H
@@ -15,6 +16,7 @@
 #include <fairway/cache.h>
 #include <stdbool.h>
 
+#include "cache_seat.h"
 #include "config.h"
 #include "token_table.h"
 
@@ -28,6 +30,8 @@ struct cache_summary {
     uint64_t memory_bytes; /* 0 when the cache does not say */
     bool invalid;
     double mean_sum, largest_sum; /* of samples of what is invalid */
+    bool isolated;                /* it sits in a process of its own */
+    struct cache_waiting waiting; /* for that process */
 };
 
 /* `targets`: how many positions will be scored. `allow_unverified`: eval.on_violation = report;
@@ -68,6 +72,9 @@ fw_status cache_stream_begin(struct cache_stream *stream, fw_error *error);
  * position, of which it was told nothing yet. */
 fw_status cache_stream_learn(struct cache_stream *stream, const uint16_t *tokens, uint64_t n,
                              fw_error *error);
+
+/* All is scored: hear of what the cache was told last. An isolated one may have died of it. */
+fw_status cache_stream_end(struct cache_stream *stream, fw_error *error);
 
 void cache_stream_summary(const struct cache_stream *stream, struct cache_summary *summary);
 

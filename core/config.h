@@ -82,6 +82,14 @@ struct eval_keys {
     int64_t ranks;               /* parts of the stream, each with a cold cache of its own */
     bool warm_start;             /* not cold: after all tokens before the part */
     bool faithful;               /* count as record 993 does, targets at the end several times */
+    bool isolate;                /* caches sit in processes of their own */
+    double cache_timeout;        /* seconds that such a process has for each answer */
+};
+
+/* A cache that sits in a process of its own (cache_seat.h). */
+struct apart {
+    double seconds; /* that it has for each answer */
+    uint64_t seed;  /* of the run, for fw_host.seed */
 };
 
 /* One section that chooses a plugin. `entry` and `values` are set once it is bound. */
@@ -91,7 +99,8 @@ struct plugin_choice {
     const char *name;    /* as in plugin = ... */
     const char *where;   /* FILE:LINE of its plugin or first key, in the last file that has it */
     const struct registry_entry *entry;
-    fw_value *values; /* in the order of the plugin's table */
+    fw_value *values;          /* in the order of the plugin's table */
+    const struct apart *apart; /* NULL: in the host's process */
 };
 
 enum { OPTIMIZER_MATRIX, OPTIMIZER_EMBED, OPTIMIZER_SCALAR, OPTIMIZER_GROUPS };

@@ -106,13 +106,27 @@ static fw_status read_value(struct config *config, const struct sections *sectio
                    entry != NULL ? entry->section : section, why.message);
 }
 
+/* A cache that is to be isolated is not even loaded here. */
+static fw_status find_plugin(struct config *config, struct registry *registry,
+                             struct plugin_choice *choice, const struct registry_entry **entry,
+                             fw_error *error) {
+    const struct eval_keys *eval = &config->experiment.eval;
+    if (choice->kind != FW_CACHE || !eval->isolate)
+        return registry_find(registry, choice->kind, choice->name, entry, error);
+    struct apart *apart = config_keep(config, sizeof *apart);
+    if (apart == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory");
+    *apart = (struct apart){eval->cache_timeout, (uint64_t)config->experiment.run.seed};
+    choice->apart = apart;
+    return registry_find_apart(registry, choice->kind, choice->name, apart->seconds, entry, error);
+}
+
 static fw_status bind(struct config *config, struct registry *registry,
                       const struct sections *sections, struct plugin_choice *choice,
                       fw_error *error) {
     const char *section = sections->names[sections->n - 1];
     fw_error why = {.struct_size = sizeof why};
     const struct registry_entry *entry = NULL;
-    const fw_status status = registry_find(registry, choice->kind, choice->name, &entry, &why);
+    const fw_status status = find_plugin(config, registry, choice, &entry, &why);
     if (status != FW_OK)
         return fw_fail(error, status, "%s: [%s] %s", named_at(config, section), section,
                        why.message);

@@ -163,6 +163,10 @@ static const struct core_key eval_keys[] = {
          "depends on the tokens alone: the score is that of one part"),
     FLAG("faithful", "no", eval.faithful,
          "evaluate as record 993 does: targets at the end count several times; not a fair score"),
+    FLAG("isolate", "no", eval.isolate,
+         "caches sit in processes of their own, which get nothing of the text but what is scored"),
+    NUMBER(FW_PARAM_FLOAT, "cache_timeout", "10", 0.01, 86400, "s", eval.cache_timeout,
+           "what an isolated cache has for each answer"),
 };
 
 #define CORE(name, doc, keys)                                                                      \

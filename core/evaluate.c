@@ -583,8 +583,21 @@ static fw_status close_ledger(const struct ledger *ledger, uint64_t raw_bytes, b
     return FW_OK;
 }
 
+/* What each cache was told last has arrived, and what it took to have them elsewhere. */
+static fw_status summarise_isolation(struct cache_stream *stream, struct evaluate_result *made,
+                                     fw_error *error) {
+    struct cache_summary summary;
+    FW_TRY(cache_stream_end(stream, error));
+    cache_stream_summary(stream, &summary);
+    made->isolated = summary.isolated;
+    made->isolation.seconds += summary.waiting.seconds;
+    made->isolation.answers += summary.waiting.answers;
+    return FW_OK;
+}
+
 static fw_status summarise_caches(const struct evaluation *e, struct evaluate_result *made,
                                   fw_error *error) {
+    FW_TRY(summarise_isolation(e->cache.stream, made, error));
     FW_TRY(close_ledger(e->cache.ledger, made->raw_bytes, !e->cache.repeats, &made->cached, error));
     struct cache_summary summary;
     cache_stream_summary(e->cache.stream, &summary);
@@ -600,6 +613,7 @@ static fw_status summarise_caches(const struct evaluation *e, struct evaluate_re
     }
     made->has_counterpart = e->counterpart.stream != NULL;
     if (!made->has_counterpart) return FW_OK;
+    FW_TRY(summarise_isolation(e->counterpart.stream, made, error));
     return close_ledger(e->counterpart.ledger, made->raw_bytes, true, &made->counterpart, error);
 }
 

@@ -39,6 +39,7 @@
 #ifndef FAIRWAY_EVALUATE_H
 #define FAIRWAY_EVALUATE_H
 
+#include "cache_remote.h"
 #include "coin_result.h"
 #include "config.h"
 #include "corpus.h"
@@ -98,14 +99,16 @@ struct evaluate_result {
     struct score counterpart; /* has_counterpart only */
     struct stream_check check;
     bool has_counterpart;
-    uint64_t cache_changed;       /* positions whose probability the cache changed */
-    uint64_t cache_memory;        /* bytes, 0 when the cache does not say */
-    bool invalid;                 /* a prediction was not verifiably a distribution */
-    double mean_sum, largest_sum; /* of sampled unverified predictions over the vocabulary */
-    struct verdicts verdicts;     /* of audit and coin, on "cache", "counterpart" and "model" */
-    struct coin_result coin;      /* set by who had the coin test made before: evaluate_coin.h */
-    double audit_seconds;         /* of those after the scoring; in `seconds` too */
-    uint64_t audit_seed;          /* which positions were sampled */
+    uint64_t cache_changed;         /* positions whose probability the cache changed */
+    uint64_t cache_memory;          /* bytes, 0 when the cache does not say */
+    bool isolated;                  /* caches sat in processes of their own */
+    struct cache_waiting isolation; /* what that took, all caches together */
+    bool invalid;                   /* a prediction was not verifiably a distribution */
+    double mean_sum, largest_sum;   /* of sampled unverified predictions over the vocabulary */
+    struct verdicts verdicts;       /* of audit and coin, on "cache", "counterpart" and "model" */
+    struct coin_result coin;        /* set by who had the coin test made before: evaluate_coin.h */
+    double audit_seconds;           /* of those after the scoring; in `seconds` too */
+    uint64_t audit_seed;            /* which positions were sampled */
     double seconds;
 };
 

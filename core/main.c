@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cache_child.h"
+#include "cache_process.h"
 #include "commands.h"
 #include "params.h"
 #include "waiting.h"
@@ -89,6 +91,8 @@ static int close_output(int code) {
 }
 
 int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], CACHE_CHILD_VERB) == 0)
+        return cache_child_main(argc - 1, argv + 1);
     waiting_limit_spinning(argv);
     (void)signal(SIGPIPE, SIG_IGN);
     if (argc < 2) {

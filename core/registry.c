@@ -11,6 +11,7 @@
 
 #include "files.h"
 #include "params.h"
+#include "plugin_record.h"
 #include "registry_load.h"
 
 #define PATH_BYTES 4096
@@ -22,8 +23,17 @@ struct loaded {
     fw_status status;
     char *why; /* of a refusal */
     const fw_module *module;
+    struct plugin_record *record; /* of a module that another process has loaded; else NULL */
+    bool apart;
     struct registry_entry *entries; /* module->n_plugins; plugin is NULL for unknown kinds */
 };
+
+/* Where a module is loaded: by this process, or by one of its own within `seconds`. */
+struct place {
+    bool apart;
+    double seconds;
+};
+static const struct place here = {.apart = false};
 
 struct registry {
     struct search_path path;
@@ -68,6 +78,7 @@ static void loaded_free(struct loaded *loaded) {
     free(loaded->path);
     free(loaded->why);
     free(loaded->entries);
+    plugin_record_free(loaded->record);
     free(loaded);
 }
 
@@ -101,9 +112,17 @@ static fw_status fill_entries(struct loaded *loaded, fw_error *error) {
     return FW_OK;
 }
 
+static fw_status load_at(const char *path, struct place place, struct loaded *loaded,
+                         fw_error *error) {
+    if (!place.apart) return module_load(path, &loaded->module, error);
+    FW_TRY(module_describe(path, place.seconds, &loaded->record, error));
+    loaded->module = plugin_record_module(loaded->record);
+    return FW_OK;
+}
+
 /* Load `path` for the first time and remember the outcome. */
-static fw_status remember(struct registry *registry, const char *path, struct loaded **result,
-                          fw_error *error) {
+static fw_status remember(struct registry *registry, const char *path, struct place place,
+                          struct loaded **result, fw_error *error) {
     struct loaded **grown =
         realloc(registry->loaded, (registry->n_loaded + 1) * sizeof(struct loaded *));
     struct loaded *loaded = calloc(1, sizeof *loaded);
@@ -114,16 +133,27 @@ static fw_status remember(struct registry *registry, const char *path, struct lo
     }
     registry->loaded[registry->n_loaded++] = loaded;
     fw_error why = {.struct_size = sizeof why};
-    loaded->status = module_load(path, &loaded->module, &why);
+    loaded->apart = place.apart;
+    loaded->status = load_at(path, place, loaded, &why);
     if (loaded->status == FW_OK) loaded->status = fill_entries(loaded, &why);
     if (loaded->status != FW_OK) loaded->why = strdup(why.message);
     *result = loaded;
     return FW_OK;
 }
 
+/* A process of its own holds nothing back from a module that this process runs as well. */
+static fw_status check_place(const struct loaded *loaded, struct place place, fw_error *error) {
+    if (loaded->apart == place.apart) return FW_OK;
+    return fw_fail(error, FW_E_CONFIG,
+                   "%s: the run uses this module both in its own process and, for eval.isolate, in "
+                   "another, which would isolate nothing; a cache to be isolated needs a module of "
+                   "its own",
+                   loaded->path);
+}
+
 /* The module at `path`, loaded once. A file that is absent is not remembered. */
-static fw_status load(struct registry *registry, const char *path, const struct loaded **result,
-                      fw_error *error) {
+static fw_status load(struct registry *registry, const char *path, struct place place,
+                      const struct loaded **result, fw_error *error) {
     char real[PATH_MAX];
     if (realpath(path, real) == NULL)
         return fw_fail(error, FW_E_NOT_FOUND, "%s: %s", path,
@@ -131,7 +161,8 @@ static fw_status load(struct registry *registry, const char *path, const struct 
     struct loaded *loaded = NULL;
     for (size_t i = 0; i < registry->n_loaded && loaded == NULL; i++)
         if (strcmp(registry->loaded[i]->path, real) == 0) loaded = registry->loaded[i];
-    if (loaded == NULL) FW_TRY(remember(registry, real, &loaded, error));
+    if (loaded == NULL) FW_TRY(remember(registry, real, place, &loaded, error));
+    FW_TRY(check_place(loaded, place, error));
     if (loaded->status != FW_OK)
         return fw_fail(error, loaded->status, "%s",
                        loaded->why != NULL ? loaded->why : "the module was refused");
@@ -185,7 +216,8 @@ static fw_status pick(const struct loaded *loaded, uint32_t kind, const char *id
 }
 
 static fw_status find_by_path(struct registry *registry, uint32_t kind, const char *name,
-                              const struct registry_entry **entry, fw_error *error) {
+                              struct place place, const struct registry_entry **entry,
+                              fw_error *error) {
     if (name[0] != '/')
         return fw_fail(error, FW_E_CONFIG, "the plugin's path %s is not absolute", name);
     char path[PATH_BYTES];
@@ -199,7 +231,7 @@ static fw_status find_by_path(struct registry *registry, uint32_t kind, const ch
         id = colon + 1;
     }
     const struct loaded *loaded = NULL;
-    FW_TRY(load(registry, path, &loaded, error));
+    FW_TRY(load(registry, path, place, &loaded, error));
     return pick(loaded, kind, id, entry, error);
 }
 
@@ -249,9 +281,9 @@ static void suggest(const struct registry *registry, uint32_t kind, const char *
             append(sentence, "%s'%s'", i == 0 ? "; there are " : ", ", names[i]);
 }
 
-fw_status registry_find(struct registry *registry, uint32_t kind, const char *name,
-                        const struct registry_entry **entry, fw_error *error) {
-    if (strchr(name, '/') != NULL) return find_by_path(registry, kind, name, entry, error);
+static fw_status find(struct registry *registry, uint32_t kind, const char *name,
+                      struct place place, const struct registry_entry **entry, fw_error *error) {
+    if (strchr(name, '/') != NULL) return find_by_path(registry, kind, name, place, entry, error);
     if (!plugin_id_well_formed(name))
         return fw_fail(error, FW_E_CONFIG,
                        "'%s' does not name a plugin: use an id of lower case letters, digits and "
@@ -264,7 +296,7 @@ fw_status registry_find(struct registry *registry, uint32_t kind, const char *na
                        kind_name(kind), name);
         const struct loaded *loaded = NULL;
         fw_error why = {.struct_size = sizeof why};
-        const fw_status status = load(registry, path, &loaded, &why);
+        const fw_status status = load(registry, path, place, &loaded, &why);
         if (status == FW_OK) return pick(loaded, kind, name, entry, error);
         /* A broken module is not passed over: the next one of that name may be another program. */
         if (status != FW_E_NOT_FOUND) return fw_fail(error, status, "%s", why.message);
@@ -276,6 +308,21 @@ fw_status registry_find(struct registry *registry, uint32_t kind, const char *na
     const bool asks = n > 0 && hint.text[n - 1] == '?';
     return fw_fail(error, FW_E_NOT_FOUND, "no %s plugin '%s'%s%s Tried %s", kind_name(kind), name,
                    hint.text, asks ? "" : ".", tried.text);
+}
+
+fw_status registry_find(struct registry *registry, uint32_t kind, const char *name,
+                        const struct registry_entry **entry, fw_error *error) {
+    return find(registry, kind, name, here, entry, error);
+}
+
+fw_status registry_find_apart(struct registry *registry, uint32_t kind, const char *name,
+                              double seconds, const struct registry_entry **entry,
+                              fw_error *error) {
+    const struct place apart = {.apart = true, .seconds = seconds};
+    if (kind != FW_CACHE)
+        return fw_fail(error, FW_E_INTERNAL,
+                       "a plugin of kind %s cannot sit in a process of its own", kind_name(kind));
+    return find(registry, kind, name, apart, entry, error);
 }
 
 static int by_name(const struct dirent **a, const struct dirent **b) {
@@ -329,7 +376,7 @@ static fw_status scan_file(struct registry *registry, const char *path, const st
                            fw_error *error) {
     const struct loaded *loaded = NULL;
     fw_error why = {.struct_size = sizeof why};
-    if (load(registry, path, &loaded, &why) != FW_OK) {
+    if (load(registry, path, here, &loaded, &why) != FW_OK) {
         const size_t n = strlen(path);
         const char *reason = why.message;
         if (strncmp(reason, path, n) == 0 && reason[n] == ':') reason += n + 2;

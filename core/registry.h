@@ -32,6 +32,14 @@ void registry_destroy(struct registry *registry); /* modules stay loaded */
 fw_status registry_find(struct registry *registry, uint32_t kind, const char *name,
                         const struct registry_entry **entry, fw_error *error);
 
+/* The same without loading the module into this process: one of its own does, and says what it
+ * found. The entry's vtable declares what the plugin's does, but its functions cannot be called.
+ * Caches alone can be found so; cache_seat.h is what uses such an entry. Besides: E_CONFIG when
+ * this process has loaded the module already, or is asked to later on, because then nothing would
+ * be gained; E_PROTOCOL when the process dies of it or takes longer than `seconds`. */
+fw_status registry_find_apart(struct registry *registry, uint32_t kind, const char *name,
+                              double seconds, const struct registry_entry **entry, fw_error *error);
+
 /* Load every module in the search path; broken ones are reported through `broken` (may be NULL) and
  * skipped. Then entries can be listed by index, sorted by kind and id; first path wins. */
 fw_status registry_scan(struct registry *registry,

@@ -163,7 +163,7 @@ static fw_status check_entry(const char *path, const fw_module *module, uint32_t
     return FW_OK;
 }
 
-static fw_status check_module(const char *path, const fw_module *module, fw_error *error) {
+fw_status module_check(const char *path, const fw_module *module, fw_error *error) {
     if (module->magic != FW_MODULE_MAGIC)
         return fw_fail(error, FW_E_ABI,
                        "%s: not a Fairway module: its magic is %016llx instead of %016llx", path,
@@ -211,7 +211,7 @@ fw_status module_load(const char *path, const fw_module **module, fw_error *erro
     if (found == NULL)
         return fw_fail(error, FW_E_ABI, "%s: not a Fairway module: it exports no %s", path,
                        FW_MODULE_SYMBOL);
-    FW_TRY(check_module(path, found, error));
+    FW_TRY(module_check(path, found, error));
     *module = found;
     return FW_OK;
 }

@@ -11,6 +11,16 @@
  * in registry.h. */
 fw_status module_load(const char *path, const fw_module **module, fw_error *error);
 
+/* The checks of a module that has been loaded, or described. E_ABI, E_CONFIG. */
+fw_status module_check(const char *path, const fw_module *module, fw_error *error);
+
+/* What the module at `path` says of its caches, loaded by a process of its own and not by this one.
+ * Errors: those of module_load; E_IO: that process could not be started, died, or took longer than
+ * `seconds`. */
+struct plugin_record;
+fw_status module_describe(const char *path, double seconds, struct plugin_record **record,
+                          fw_error *error);
+
 /* Directories in the order of registry.h; NULL-terminated. Starts out zeroed; free it also when
  * building failed. Errors: E_NOT_FOUND, E_CONFIG, E_LIMIT, E_MEMORY. */
 struct search_path {

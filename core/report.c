@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "files.h"
+#include "isolation.h"
 #include "params.h"
 #include "text.h"
 
@@ -164,11 +165,13 @@ void report_print_caches(const struct experiment *experiment,
     char label[64], remark[REMARK_BYTES];
     (void)snprintf(label, sizeof label, "with cache (%.16s)", experiment->cache.entry->plugin->id);
     report_print_score(label, &result->cached, remark_of(result, &result->cached, remark));
-    if (!result->has_counterpart) return;
-    (void)snprintf(label, sizeof label, "counterpart (%.16s)",
-                   experiment->counterpart.entry->plugin->id);
-    report_print_score(label, &result->counterpart,
-                       remark_of(result, &result->counterpart, remark));
+    if (result->has_counterpart) {
+        (void)snprintf(label, sizeof label, "counterpart (%.16s)",
+                       experiment->counterpart.entry->plugin->id);
+        report_print_score(label, &result->counterpart,
+                           remark_of(result, &result->counterpart, remark));
+    }
+    isolation_print(result);
 }
 
 /* The same weights at each stage, scored plainly, on the same tokens. */
@@ -445,6 +448,8 @@ static cJSON *make_receipt(const struct session *session, const struct report *r
     add_bytes(receipt, session, report);
     add_scores(receipt, session, report);
     each_effect(report, add_effect, cJSON_AddObjectToObject(receipt, "effects"));
+    cJSON *isolation = isolation_json(&report->final);
+    if (isolation != NULL) (void)cJSON_AddItemToObject(receipt, "isolation", isolation);
     cJSON *coin = coin_json(&report->final.coin);
     if (coin != NULL) (void)cJSON_AddItemToObject(receipt, "coin", coin);
     if (report->final.verdicts.n > 0) {

@@ -482,7 +482,7 @@ static void test_failures_of_the_cache_name_the_position(void **state) {
                  "[cache] plugin script: position 31: update: no room for 5");
     script.update = fail_silently;
     assert_fails(cache_stream_score(stream, &row, 0, &nats, &error), FW_E_LIMIT, &error,
-                 "position 31: update: failed without a reason");
+                 "position 31: update: failed with status 16, without a reason");
 }
 
 /* ---- watched, and under other conditions ---- */

@@ -12,7 +12,8 @@ shows() {
 
 shows '^Ready: runs on the CPU are complete\.$' "$fairway" doctor
 for line in '^Machine$' '^Build$' '^Plugins$' '^Devices$' '^  processor .*[0-9] threads$' \
-  '^  memory .* GiB$' '^  liblzma  *[0-9]' '^  inih  *[0-9]' '^  libmd  *[0-9]' '^  libseccomp  *[0-9]' '^  SentencePiece ' '^  attention  *[0-9]* .*gqa' '^  tokenizer  *[0-9]* .*bytes' \
+  '^  memory .* GiB$' '^  liblzma  *[0-9]' '^  inih  *[0-9]' '^  libmd  *[0-9]' \
+  '^  libseccomp  *[0-9]' '^  SentencePiece ' '^  attention  *[0-9]* .*gqa' '^  tokenizer  *[0-9]* .*bytes' \
   '^  cpu  .*threads'; do
   grep -q -e "$line" stdout.txt || fail "doctor lacks the line $line"
 done

@@ -1,3 +1,6 @@
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* dladdr */
+#endif
 #include "support.h"
 
 #include <dlfcn.h>
@@ -34,6 +37,12 @@ const fw_plugin *test_plugin(uint32_t kind, const char *id) {
     }
     fail_msg("%s: no plugin %s", path, id);
     return NULL;
+}
+
+const char *test_plugin_path(const fw_plugin *plugin) {
+    Dl_info about;
+    if (dladdr(plugin, &about) == 0) fail_msg("plugin %s lies in no file", plugin->id);
+    return about.dli_fname;
 }
 
 static void host_log(const fw_host *host, uint32_t level, const char *message) {

@@ -17,6 +17,9 @@
 /* The plugin `id` of `kind` from the build tree; fails the test when it cannot be loaded. */
 const fw_plugin *test_plugin(uint32_t kind, const char *id);
 
+/* The file that such a plugin lies in. */
+const char *test_plugin_path(const fw_plugin *plugin);
+
 /* A host table for `device` (may be NULL): malloc, OpenMP parallel_for, log to stderr. Lives
  * forever. */
 const fw_host *test_host(fw_device *device);

@@ -1,0 +1,305 @@
+/* A cache in a process of its own scores as it does in the host's, bit for bit, and gets nothing
+ * but what it is handed. */
+#include "cache_seat.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "cache_child.h"
+#include "cache_process.h"
+#include "seat_fixture.h"
+
+/* ---- the same scores ---- */
+
+enum { TOKENS = 3000 };
+
+static void make_tokens(uint32_t *tokens, size_t n) {
+    test_random random = {7};
+    for (size_t i = 0; i < n; i++)
+        tokens[i] = i > 100 && test_uniform(&random) < 0.7 ? tokens[i - 1 - test_below(&random, 40)]
+                                                           : (uint32_t)test_below(&random, SEAT_V);
+}
+
+/* Two streams, the second after begin(), in windows of 100. */
+static void play(const char *id, const char *const *overrides, bool apart, double nats[2 * TOKENS],
+                 struct cache_summary *summary) {
+    static uint32_t tokens[TOKENS];
+    struct seat seat;
+    make_tokens(tokens, TOKENS);
+    seat_find(&seat, id, apart, 10, overrides);
+    assert_ok(seat_open(&seat, test_host(NULL), true), &seat.error);
+    for (size_t round = 0; round < 2; round++) {
+        for (size_t t = 0; t < TOKENS; t++) {
+            assert_ok(seat_score(&seat, tokens[t], &nats[round * TOKENS + t]), &seat.error);
+            if (t % 100 == 99)
+                assert_ok(cache_stream_end_window(seat.stream, &seat.error), &seat.error);
+        }
+        assert_ok(cache_stream_begin(seat.stream, &seat.error), &seat.error);
+        seat.n_past = 0;
+    }
+    assert_ok(cache_stream_end(seat.stream, &seat.error), &seat.error);
+    cache_stream_summary(seat.stream, summary);
+    seat_close(&seat);
+}
+
+static void check_same(const char *id, const char *const *overrides) {
+    static double here[2 * TOKENS], there[2 * TOKENS];
+    struct cache_summary mine, its;
+    play(id, overrides, false, here, &mine);
+    play(id, overrides, true, there, &its);
+    assert_memory_equal(here, there, sizeof here);
+    assert_int_equal(mine.changed, its.changed);
+    assert_int_equal(mine.memory_bytes, its.memory_bytes);
+    assert_true(mine.mean_sum == its.mean_sum && mine.largest_sum == its.largest_sum);
+    assert_true(mine.invalid == its.invalid);
+    assert_false(mine.isolated);
+    assert_true(its.isolated && its.waiting.answers >= 2 * TOKENS && its.waiting.seconds > 0);
+}
+
+static void test_the_same_scores(void **state) {
+    (void)state;
+    const int descriptors = open_descriptors();
+    check_same("none", NULL);
+    check_same("ngram", NULL);
+    check_same("ngram_counts", NULL);
+    check_same("tilt", NULL);
+    check_same("ngram_hashed", (const char *const[]){"table_size=1024", NULL});
+    assert_int_equal(open_descriptors(), descriptors);
+    assert_false(has_children());
+}
+
+/* ---- all that a cache can be asked ---- */
+
+static void open_plain(struct seat *seat, struct cache_seat *cache, const char *id, bool apart) {
+    const fw_cache_shape shape = {
+        .struct_size = sizeof shape, .vocabulary = SEAT_V, .max_entries = SEAT_V};
+    seat_find(seat, id, apart, 10, NULL);
+    assert_ok(cache_seat_open(&seat->choice, test_host(NULL), &shape, cache, &seat->error),
+              &seat->error);
+    assert_ok(cache->cache->begin(cache->self, &seat->error), &seat->error);
+}
+
+/* More tokens than go into one request. */
+static void test_states_travel(void **state) {
+    (void)state;
+    enum { MANY = 70000 };
+    static uint32_t tokens[MANY];
+    fw_error error = {.struct_size = sizeof error};
+    struct seat seats[2];
+    struct cache_seat caches[2];
+    size_t sizes[2] = {0};
+    uint8_t *states[2];
+    make_tokens(tokens, MANY);
+    for (int i = 0; i < 2; i++) {
+        open_plain(&seats[i], &caches[i], "ngram_counts", i == 1);
+        const fw_cache *cache = caches[i].cache;
+        void *self = caches[i].self;
+        assert_ok(cache->prefill(self, tokens, MANY - 10, &error), &error);
+        assert_ok(cache->update(self, tokens, MANY, &error), &error);
+        assert_ok(cache->update(self, tokens, 3, &error), &error);
+        assert_ok(cache->update(self, tokens, 0, &error), &error);
+        if (!FW_HAS(cache, snapshot)) continue;
+        assert_int_equal(cache->snapshot(self, NULL, &sizes[i], &error), FW_E_BUFFER);
+        states[i] = malloc(sizes[i]);
+        assert_non_null(states[i]);
+        assert_ok(cache->snapshot(self, states[i], &sizes[i], &error), &error);
+    }
+    assert_int_equal(caches[0].cache->memory_bytes(caches[0].self),
+                     caches[1].cache->memory_bytes(caches[1].self));
+    if (sizes[0] > 0) {
+        assert_int_equal(sizes[0], sizes[1]);
+        assert_memory_equal(states[0], states[1], sizes[0]);
+        assert_ok(caches[1].cache->begin(caches[1].self, &error), &error);
+        assert_ok(caches[1].cache->restore(caches[1].self, states[0], sizes[0], &error), &error);
+        memset(states[1], 0, sizes[1]);
+        assert_ok(caches[1].cache->snapshot(caches[1].self, states[1], &sizes[1], &error), &error);
+        assert_memory_equal(states[0], states[1], sizes[0]);
+        assert_int_not_equal(caches[1].cache->restore(caches[1].self, states[0], 5, &error), FW_OK);
+        free(states[0]);
+        free(states[1]);
+    }
+    for (int i = 0; i < 2; i++) {
+        cache_seat_close(&caches[i]);
+        seat_close(&seats[i]);
+    }
+}
+
+/* What the module declares arrives: parameters with all that belongs to them. */
+static void test_a_described_module(void **state) {
+    (void)state;
+    static const char *const ids[] = {"ngram", "ngram_hashed", "tilt", "broken_unverified"};
+    for (size_t i = 0; i < 4; i++) {
+        struct seat here, there;
+        seat_find(&here, ids[i], false, 10, NULL);
+        seat_find(&there, ids[i], true, 10, NULL);
+        const fw_plugin *a = here.choice.entry->plugin, *b = there.choice.entry->plugin;
+        const fw_cache *x = a->vtable, *y = b->vtable;
+        assert_ptr_not_equal(a, b);
+        assert_string_equal(a->id, b->id);
+        assert_string_equal(a->summary, b->summary);
+        assert_int_equal(a->n_params, b->n_params);
+        for (uint32_t k = 0; k < a->n_params; k++) {
+            assert_string_equal(a->params[k].key, b->params[k].key);
+            assert_string_equal(a->params[k].doc, b->params[k].doc);
+            assert_true(a->params[k].min == b->params[k].min);
+            assert_true(a->params[k].max == b->params[k].max);
+            for (size_t c = 0; a->params[k].choices != NULL && a->params[k].choices[c] != NULL; c++)
+                assert_string_equal(a->params[k].choices[c], b->params[k].choices[c]);
+        }
+        assert_int_equal(x->update_every, y->update_every);
+        assert_int_equal(x->needs_entropy, y->needs_entropy);
+        assert_int_equal(x->counts_only, y->counts_only);
+        assert_int_equal(x->unverified, y->unverified);
+        assert_int_equal(x->context_tokens, y->context_tokens);
+        assert_int_equal(FW_HAS(x, snapshot), FW_HAS(y, snapshot));
+        assert_memory_equal(here.choice.entry->sha256, there.choice.entry->sha256, 32);
+        seat_close(&here);
+        seat_close(&there);
+    }
+}
+
+/* Here and apart would isolate nothing, whichever comes first. */
+static void test_not_in_both_places(void **state) {
+    (void)state;
+    const struct registry_entry *entry = NULL;
+    for (int first = 0; first < 2; first++) {
+        struct seat seat;
+        fw_error error = {.struct_size = sizeof error};
+        seat_find(&seat, "broken", first == 1, 10, NULL);
+        const fw_status status =
+            first == 1 ? registry_find(seat.registry, FW_CACHE, "broken", &entry, &error)
+                       : registry_find_apart(seat.registry, FW_CACHE, "broken", 10, &entry, &error);
+        assert_fails(status, FW_E_CONFIG, &error, "cache-broken.so", "isolate nothing");
+        seat_close(&seat);
+    }
+}
+
+/* ---- services ---- */
+
+static double effects[4];
+static char logged[256];
+
+static void take_effect(const fw_host *host, const char *name, double size) {
+    static const char *const names[] = {"broken_cache_threads", "broken_cache_seed",
+                                        "broken_cache_open", "broken_cache_reach"};
+    (void)host;
+    for (size_t i = 0; i < 4; i++)
+        if (strcmp(name, names[i]) == 0) effects[i] = size;
+}
+
+static void take_log(const fw_host *host, uint32_t level, const char *message) {
+    (void)host;
+    assert_int_equal(level, FW_LOG_INFO);
+    (void)snprintf(logged, sizeof logged, "%s", message);
+}
+
+static void live_once(const char *setting) {
+    struct seat seat;
+    double nats;
+    fw_host host = *test_host(NULL);
+    host.effect = take_effect;
+    host.log = take_log;
+    memset(effects, 0, sizeof effects);
+    seat_find(&seat, "broken", true, 10, (const char *const[]){setting, NULL});
+    assert_ok(seat_open(&seat, &host, false), &seat.error);
+    assert_ok(seat_score(&seat, 3, &nats), &seat.error);
+    seat_close(&seat);
+}
+
+/* Lines without what a terminal would act on; as many threads as here; seeds by the run's seed. */
+static void test_log_and_effects(void **state) {
+    (void)state;
+    const fw_host *host = test_host(NULL);
+    live_once("way=talk");
+    assert_string_equal(logged, "the cache?[31m says this");
+    assert_true(effects[0] == host->threads(host));
+    assert_true(effects[1] > 0);
+}
+
+/* Standard input, output and error, and no file. */
+static void test_nothing_else_is_open(void **state) {
+    (void)state;
+    live_once("way=look");
+    assert_true(effects[2] == 3);
+    assert_true(effects[3] == 1);
+}
+
+/* While a cache is apart, the host cannot be looked into; afterwards as before. */
+static void test_the_host_is_hidden(void **state) {
+    (void)state;
+    struct seat seats[2];
+    assert_int_equal(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), 1);
+    for (int i = 0; i < 2; i++) {
+        seat_find(&seats[i], "none", true, 10, NULL);
+        assert_ok(seat_open(&seats[i], test_host(NULL), false), &seats[i].error);
+        assert_int_equal(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), 0);
+    }
+    seat_close(&seats[0]);
+    assert_int_equal(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), 0);
+    seat_close(&seats[1]);
+    assert_int_equal(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), 1);
+}
+
+/* ---- the end of the host ---- */
+
+static pid_t only_child(pid_t parent) {
+    char name[64];
+    int child = 0;
+    (void)snprintf(name, sizeof name, "/proc/%d/task/%d/children", (int)parent, (int)parent);
+    FILE *file = fopen(name, "r");
+    if (file == NULL) return 0;
+    if (fscanf(file, "%d", &child) != 1) child = 0;
+    (void)fclose(file);
+    return child;
+}
+
+/* A host that is killed takes the cache's process along. */
+static void test_the_child_ends_with_the_host(void **state) {
+    (void)state;
+    struct seat seat;
+    int ready[2];
+    assert_int_equal(pipe(ready), 0);
+    const pid_t host = fork();
+    if (host == 0) {
+        seat_find(&seat, "none", true, 10, NULL);
+        if (seat_open(&seat, test_host(NULL), false) == FW_OK) (void)write(ready[1], "x", 1);
+        for (;;) (void)pause();
+    }
+    char byte;
+    assert_int_equal(read(ready[0], &byte, 1), 1);
+    const pid_t child = only_child(host);
+    if (child == 0) skip(); /* a kernel that does not list children */
+    assert_int_equal(kill(child, 0), 0);
+    assert_int_equal(kill(host, SIGKILL), 0);
+    assert_int_equal(waitpid(host, NULL, 0), host);
+    bool gone = false;
+    for (int i = 0; i < 500 && !gone; i++) {
+        (void)usleep(10000);
+        char name[64], line[256] = "";
+        (void)snprintf(name, sizeof name, "/proc/%d/stat", (int)child);
+        FILE *file = fopen(name, "r");
+        gone =
+            file == NULL || fgets(line, sizeof line, file) == NULL || strstr(line, ") Z ") != NULL;
+        if (file != NULL) (void)fclose(file);
+    }
+    assert_true(gone);
+}
+
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], CACHE_CHILD_VERB) == 0)
+        return cache_child_main(argc - 1, argv + 1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_same_scores),
+        cmocka_unit_test(test_states_travel),
+        cmocka_unit_test(test_a_described_module),
+        cmocka_unit_test(test_not_in_both_places),
+        cmocka_unit_test(test_log_and_effects),
+        cmocka_unit_test(test_nothing_else_is_open),
+        cmocka_unit_test(test_the_host_is_hidden),
+        cmocka_unit_test(test_the_child_ends_with_the_host),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
