@@ -15,7 +15,6 @@
 #include <unistd.h>
 
 #include "clock.h"
-#include "config_keys.h"
 #include "files.h"
 #include "jail.h"
 #include "params.h"
@@ -51,7 +50,6 @@ struct decoding {
 
 /* A cache of this process sits in it: the jail lets it start no other, and is no looser. */
 static fw_status sit_here(struct arguments *arguments, fw_error *error) {
-    if (core_key_find(core_section_find("eval"), "isolate") == NULL) return FW_OK;
     if (arguments->n_overrides == MAX_ARGUMENTS)
         return fw_fail(error, FW_E_LIMIT, "more than %d --set", MAX_ARGUMENTS - 1);
     arguments->overrides[arguments->n_overrides++] = "eval.isolate=no";

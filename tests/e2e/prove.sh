@@ -51,7 +51,7 @@ tail -c +1025 shards/val_000000.bin | head -c 600 | cmp - tokens.bin || fail "th
 "$fairway" prove $artifact --data 'shards/val_*.bin' --tokenizer bytes --all --set eval.max_tokens=300 \
   --output decoded.txt >/dev/null
 head -c 299 original.txt | cmp - decoded.txt || fail "a shard's text is not the original"
-for settings in '--set eval.mode=plain' '--set eval.mode=stream --set eval.ranks=3' \
+for settings in '--set eval.mode=plain --set eval.isolate=yes' '--set eval.mode=stream --set eval.ranks=3' \
   '--set cache.plugin=none --set eval.window=16 --set eval.stride=1'; do
   "$fairway" prove $artifact --data list:held_out.txt --all $settings --set eval.max_tokens=200 \
     --proof s.fwp >settings.txt || fail "prove $settings"
