@@ -5,6 +5,7 @@
 #include <fairway/fairway.h>
 #include <math.h>
 #include <omp.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -26,6 +27,7 @@ struct host {
     const fw_device_driver *driver;             /* of the open device */
     const struct registry_entry **instantiated; /* by plugins, each once */
     size_t n_instantiated;
+    pthread_mutex_t effects_lock;
     struct effect *effects;
     size_t n_effects;
 };
@@ -118,9 +120,13 @@ static struct effect *effect_named(struct host *host, const char *name) {
     return made;
 }
 
+/* Caches state effects from threads of their own. */
 static void service_effect(const fw_host *table, const char *name, double size) {
-    struct effect *effect = effect_named(owner(table), name);
+    struct host *host = owner(table);
+    (void)pthread_mutex_lock(&host->effects_lock);
+    struct effect *effect = effect_named(host, name);
     if (effect != NULL) effect->size = size;
+    (void)pthread_mutex_unlock(&host->effects_lock);
 }
 
 void host_each_effect(const struct host *host,
@@ -285,6 +291,7 @@ fw_status host_create(const struct host_options *options, struct host **host, fw
     struct host *created = calloc(1, sizeof *created);
     if (created == NULL) return fw_fail(error, FW_E_MEMORY, "out of memory");
     created->options = *options;
+    (void)pthread_mutex_init(&created->effects_lock, NULL);
     created->threads = (uint32_t)omp_get_max_threads();
     created->table = (fw_host){.struct_size = sizeof created->table,
                                .abi_minor = FW_ABI_MINOR,
@@ -310,6 +317,7 @@ void host_destroy(struct host *host) {
     if (host->table.device != NULL) host->driver->destroy(host->table.device);
     free(host->instantiated);
     free(host->effects);
+    (void)pthread_mutex_destroy(&host->effects_lock);
     free(host);
 }
 

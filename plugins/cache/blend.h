@@ -2,15 +2,26 @@
  *
  * Expert e (each order's follower list, then the match on top) states F_e over the tokens it lists,
  *     F_e(v) = (count(v) - discount) / sum over listed tokens, or 1 at the match's token,
- *     P_e(v) = w_e F_e(v) + (1 - w_e) P_below(v), and below the lowest stands the model's row.
- * Everything sums to one by construction: the row keeps the product of all (1 - w_e).
+ *     P_e(v) = w_e F_e(v) + (1 - w_e) P_below(v), and below the lowest stands the model's row p;
+ *     stated is 2^-20 p(v) + (1 - 2^-20) P_top(v).
+ * Everything sums to one by construction: the row keeps the product of all (1 - w_e). An expert is
+ * passed over when it lists nothing, has counted less than min_count tokens, or finds no more than
+ * `stop` of the share left by those above it. A list states its max_followers most frequent tokens.
  *
- * Weights are learned online (ngram) or follow from the counts alone (ngram_counts). A learned
- * weight belongs to a cell: how often the context was seen, how many followers it has, whether its
- * first follower was right last time, and what the model thinks of that follower. After a token is
- * scored, each weight moves towards the posterior probability that its expert produced the token,
- * as far as the draw reached it past the experts above: one online step of expectation
- * maximisation. An expert that is worse than what lies below it loses its weight. */
+ * Without learning (ngram_counts) weights follow from the counts, as in absolute discounting (Ney,
+ * Essen and Kneser, 1994), with a factor for how little counts are to be trusted beside a model:
+ *     list:   w_e = weight (1 - discount followers / total), all followers and tokens counted
+ *     match:  w_e = weight length / (length + 10), of lengths up to match_length
+ *
+ * Learned weights (ngram) belong to a cell: order; tokens counted (1, 2, 4, 8, 16 or more);
+ * followers (1, 2, 3, 5, 8, 32 or more); what the model gives the first follower (above 0.001,
+ * 0.01, 0.05, 0.2, 0.5); whether this order's first follower was right when last asked. The match's
+ * cells go by its length, the model's opinion, and whether the last match was right. Once token x
+ * is scored, from the top expert down, with r = 1 at first and n = 0 in a new cell: posterior_e =
+ * w_e F_e(x) / P_e(x) w_e += r max(2 / (n + 3), 1 / window) (posterior_e - w_e), kept within [1e-5,
+ * 1 - 1e-4] n += r,  r *= 1 - posterior_e which is one online step of expectation maximisation: r
+ * is the probability that the draw came past the experts above. An expert that is worse than what
+ * lies below it loses its weight. */
 #ifndef CACHE_BLEND_H
 #define CACHE_BLEND_H
 

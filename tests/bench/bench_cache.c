@@ -6,7 +6,8 @@
  * calls it, with all of the host's checks: the row is copied for the cache, the cache predicts, the
  * host validates, looks up the target, takes the logarithm and tells the cache. "cache" is the
  * cache's part of that, predict and update called without the host, and "host" the rest. "update"
- * is update alone, as when a cache is warm-started. "rows" is forming a row in float64 from float32
+ * is update alone, as when a cache is warm-started. "two thr." is what two threads do, M tokens/s
+ * of the one that has more to do (struct turns). "rows" is forming a row in float64 from float32
  * log-probabilities, which is no part of M tok/s; "audit" a full distribution of one position.
  *
  * Each number is the sum over pieces of 128 tokens of the best that a piece took in several runs,
@@ -19,6 +20,7 @@
 #include "cache_stream.h"
 #include "host.h"
 #include "prediction.h"
+#include "relay.h"
 #include "rows.h"
 
 enum { RUNS = 4 };
@@ -156,6 +158,83 @@ static void *open_alone(const bench_case *c) {
     return self;
 }
 
+/* ---- two threads ---- */
+
+enum { TURNS = 2 };
+
+/* What two threads do in an evaluation. Of a cache whose state depends on the tokens alone there
+ * are two instances, which take turns: each scores every other piece and learns the others, and
+ * another thread forms rows. Any other cache is scored by one thread, and the second one forms its
+ * rows. */
+typedef struct turns {
+    bench_case *c;
+    struct cache_stream *streams[TURNS];
+    best seconds[TURNS];
+    double nats[TURNS];
+    uint16_t *tokens;
+    size_t first, n;
+    uint64_t number;
+} turns;
+
+static fw_status take_turn(void *self, uint32_t consumer, uint32_t slot, fw_error *error) {
+    (void)slot;
+    turns *t = self;
+    const double begin = bench_seconds();
+    if (t->number % TURNS != consumer) {
+        FW_TRY(cache_stream_learn(t->streams[consumer], t->tokens + t->first + 1, t->n, error));
+    } else {
+        for (size_t i = 0; i < t->n; i++) {
+            const fw_row row = row_at(t->c, i, t->first + i);
+            double nats = 0;
+            FW_TRY(cache_stream_score(t->streams[consumer], &row,
+                                      t->c->stream->tokens[t->first + i + 1], &nats, error));
+            t->nats[consumer] += nats;
+        }
+    }
+    best_add(&t->seconds[consumer], bench_seconds() - begin);
+    return FW_OK;
+}
+
+static void run_turns(bench_case *c, turns *t) {
+    fw_error error = {.struct_size = sizeof error};
+    const struct relay_options options = {
+        .slots = 1, .consumers = TURNS, .threads = true, .consume = take_turn, .self = t};
+    struct relay *relay = NULL;
+    for (int k = 0; k < TURNS; k++) {
+        best_begin(&t->seconds[k], n_pieces(c));
+        t->nats[k] = 0;
+        stop_on(cache_stream_open(&c->choice, services, c->table, c->stream->n, false,
+                                  &t->streams[k], &error),
+                &error);
+    }
+    stop_on(relay_create(&options, &relay, &error), &error);
+    rewind_to_begin(c);
+    for (t->number = 0;; t->number++) {
+        uint32_t slot = 0;
+        stop_on(relay_slot(relay, &slot, &error), &error);
+        t->n = next_rows(c, &t->first);
+        if (t->n == 0) break;
+        stop_on(relay_post(relay, &error), &error);
+    }
+    stop_on(relay_finish(relay, &error), &error);
+    relay_destroy(relay);
+    for (int k = 0; k < TURNS; k++) cache_stream_close(t->streams[k]);
+}
+
+/* Microseconds a token of the thread that has more to do. */
+static double two_threads(bench_case *c) {
+    const size_t n = c->stream->n;
+    if (!c->cache->counts_only || c->cache->prefill == NULL)
+        return fmax(best_per_token(&c->scoring, n), best_per_token(&c->forming, n));
+    turns t = {.c = c, .tokens = must(calloc(n + 1, sizeof *t.tokens))};
+    for (size_t i = 0; i <= n; i++) t.tokens[i] = (uint16_t)c->stream->tokens[i];
+    for (int run = 0; run < RUNS; run++) run_turns(c, &t);
+    const double slower = fmax(best_per_token(&t.seconds[0], n), best_per_token(&t.seconds[1], n));
+    for (int k = 0; k < TURNS; k++) free(t.seconds[k].seconds);
+    free(t.tokens);
+    return slower;
+}
+
 typedef struct parts {
     double seconds;       /* of predict and update */
     double entries;       /* per prediction */
@@ -240,9 +319,10 @@ static void bench(const char *id, bench_stream *stream) {
     }
     const size_t n = stream->n;
     const double whole = best_per_token(&c.scoring, n), cache = best_per_token(&c.asking, n);
-    printf("| %-12s | %4u | %-5s | %7zu | %7.2f | %5.2f | %6.2f | %5.2f | %5.2f | %5.3f | %+7.4f | "
+    printf("| %-12s | %4u | %-5s | %7zu | %7.2f | %8.2f | %5.2f | %6.2f | %5.2f | %5.2f | %5.3f | "
+           "%+7.4f | "
            "%7.1f | %5.1f | %4.0f |\n",
-           id, stream->vocabulary, stream->rows, n, 1 / whole, cache,
+           id, stream->vocabulary, stream->rows, n, 1 / whole, 1 / two_threads(&c), cache,
            best_per_token(&c.updating, n), whole - cache, best_per_token(&c.forming, n),
            sum.nats / (double)n, (sum.nats - sum.model_nats) / (double)n, part.entries / (double)n,
            1e6 * part.audit / part.audits, sum.megabytes);
@@ -266,13 +346,14 @@ int main(int argc, char **argv) {
     const char *const *ids = argc > 3 ? (const char *const *)argv + 3 : usual;
     const size_t n_ids = argc > 3 ? (size_t)argc - 3 : sizeof usual / sizeof *usual;
     printf(
-        "One thread, processor time, each piece at its best; microseconds a token unless it says "
+        "Processor time, each piece at its best; microseconds a token on one thread unless it says "
         "otherwise.\n");
-    printf("| cache        |    V | rows  |  tokens | M tok/s | cache | update |  host |  rows |  "
-           "nats "
-           "|  change | entries | audit |  MiB |\n");
-    printf("| ------------ | ---: | ----- | ------: | ------: | ----: | -----: | ----: | ----: | "
-           "----: | ------: | ------: | ----: | ---: |\n");
+    printf(
+        "| cache        |    V | rows  |  tokens | M tok/s | two thr. | cache | update |  host |  "
+        "rows |  nats |  change | entries | audit |  MiB |\n");
+    printf(
+        "| ------------ | ---: | ----- | ------: | ------: | -------: | ----: | -----: | ----: | "
+        "----: | ----: | ------: | ------: | ----: | ---: |\n");
     for (size_t i = 0; i < n_ids; i++)
         for (uint32_t V = 256; V <= 1024; V *= 4) {
             if (argc > 1 && V > 256) continue;

@@ -34,7 +34,7 @@ MATCH = 0  # the match expert's place among the orders
 NGRAM = {"learn": True, "max_order": 0, "min_order": 1, "min_count": 1, "discount": 0.2,
          "max_followers": 64, "match_length": 32, "stop": 0.01, "exclusion": True, "weight": 0.2,
          "window": 64.0}
-NGRAM_COUNTS = {**NGRAM, "learn": False, "min_order": 2, "discount": 0.7, "weight": 0.4}
+NGRAM_COUNTS = {**NGRAM, "learn": False, "min_order": 2, "discount": 0.7, "weight": 0.1}
 
 
 def level(value, steps):

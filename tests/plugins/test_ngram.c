@@ -80,7 +80,7 @@ static const reference_options counting = {.exclusion = true,
                                            .match_length = 32,
                                            .discount = 0.7,
                                            .stop = 0.01,
-                                           .weight = 0.4};
+                                           .weight = 0.1};
 
 static void test_defaults(void **state) {
     (void)state;

@@ -56,7 +56,7 @@ static const fw_param ngram_params[] = {
 
 static const fw_param counts_params[] = {
     SHARED_PARAMS("2", "0.7"),
-    FW_PARAM_RANGE(FW_PARAM_FLOAT, "weight", "0.4", 1e-5, 0.99, "",
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "weight", "0.1", 1e-5, 0.99, "",
                    "trust in every context, times what discounting leaves to its followers"),
 };
 
