@@ -607,6 +607,7 @@ static fw_status summarise_caches(const struct evaluation *e, struct evaluate_re
     made->mean_sum = summary.mean_sum;
     made->largest_sum = summary.largest_sum;
     if (e->second.stream != NULL) {
+        FW_TRY(summarise_isolation(e->second.stream, made, error));
         cache_stream_summary(e->second.stream, &summary);
         made->cache_changed += summary.changed;
         made->cache_memory += summary.memory_bytes;
