@@ -23,8 +23,8 @@
  * score is that of one part, bit for bit. Caches that learn from rows cannot begin warm.
  *
  * With two threads or more, caches are scored on a thread of their own while the next rows are read
- * and formed (relay.h); with four, one whose state depends on the tokens alone on two. No score
- * depends on that.
+ * and formed (relay.h); with four, and without an audit, one whose state depends on the tokens alone
+ * on two, by two instances that take turns. No score depends on that.
  *
  * eval.faithful with sliding windows counts as record 993 does (windows.h): targets near the end
  * count several times, for the model and for a cache that declares itself unverified. Such a score
