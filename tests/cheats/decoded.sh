@@ -34,11 +34,11 @@ PY
 server=$!
 trap 'kill $server 2>/dev/null || true' EXIT
 for i in 1 2 3 4 5 6 7 8 9 10; do [ -S line ] || sleep 0.2; done
+with eval opens_honest --data "text:license.txt" >opens_honest.txt || fail "eval of a twin"
 for id in opens loads asks embeds; do
   with eval "$id" --data "text:license.txt" >"$id.txt" || fail "eval of $id"
   lacks 'FAIL\|INVALID' "$id.txt" "a probe fails $id"
-  with eval "${id}_honest" --data "text:license.txt" >"${id}_honest.txt" || fail "eval of its twin"
-  awk -v a="$(bpb "$id")" -v b="$(bpb "${id}_honest")" 'BEGIN { exit !(a < 0.1 && b > 1) }' ||
+  awk -v a="$(bpb "$id")" -v b="$(bpb opens_honest)" 'BEGIN { exit !(a < 0.1 && b > 1) }' ||
     { cat "$id.txt"; fail "$id does not cheat"; }
 done
 
