@@ -62,6 +62,13 @@ struct report {
 /* Note an effect; the last size of a name counts. Beyond REPORT_EFFECTS names it is dropped. */
 void report_add_effect(struct report *report, const char *name, double size);
 
+/* Call visit for each effect, those that the report knows by itself included. */
+void report_each_effect(const struct report *report,
+                        void (*visit)(void *argument, const char *name, double size),
+                        void *argument);
+
+extern const char *const report_phase_names[PHASES]; /* "load", "prime", ... */
+
 struct report_totals report_training_seconds(const struct report *report);
 struct report_totals report_evaluation_seconds(const struct report *report);
 
