@@ -1,6 +1,6 @@
 /* Speed of the caches on realistic streams (bench_stream.h).
  *
- *     bench_cache [SHARD.bin | FILE.rows [TOKENS [CACHE...]]]
+ *     bench_cache [SHARD.bin | FILE.rows [TOKENS [CACHE...]]]     (TOKENS: 200000)
  *
  * Without a file the tokens are synthetic text. "M tok/s" is cache_stream_score as an evaluation
  * calls it, with all of the host's checks: the row is copied for the cache, the cache predicts, the
@@ -342,7 +342,7 @@ int main(int argc, char **argv) {
     stop_on(host_create(&(struct host_options){0}, &host, &error), &error);
     services = host_table(host);
     bench_use_thread_clock();
-    const size_t n = argc > 2 ? (size_t)strtoull(argv[2], NULL, 10) : 1000000;
+    const size_t n = argc > 2 ? (size_t)strtoull(argv[2], NULL, 10) : 200000;
     const char *const *ids = argc > 3 ? (const char *const *)argv + 3 : usual;
     const size_t n_ids = argc > 3 ? (size_t)argc - 3 : sizeof usual / sizeof *usual;
     printf(
