@@ -98,8 +98,8 @@ static ALWAYS_INLINE uint32_t lowest_bit(uint64_t bits) {
 #endif
 }
 
-/* `compare` says of eight numbers, in as many bits, which are above `least`; most groups of 64 hold
- * none or one of them. */
+/* `compare` says of eight numbers, in as many bits, which are above `least`. Most groups of 64 hold
+ * two at most, which are written without a branch that would be mistaken. */
 typedef uint64_t compare_eight(const double *p, double least);
 
 static ALWAYS_INLINE uint32_t above(uint32_t n, const double *p, double least, uint32_t *indices,
@@ -108,6 +108,10 @@ static ALWAYS_INLINE uint32_t above(uint32_t n, const double *p, double least, u
     for (; n - i >= 64; i += 64) {
         uint64_t bits = 0;
         for (uint32_t k = 0; k < 64; k += 8) bits |= compare(p + i + k, least) << k;
+        for (uint32_t k = 0; k < 2; k++, bits &= bits - 1) {
+            indices[found] = i + lowest_bit(bits | UINT64_C(1) << 63);
+            found += bits != 0;
+        }
         for (; bits != 0; bits &= bits - 1) indices[found++] = i + lowest_bit(bits);
     }
     for (; i < n; i++)

@@ -203,6 +203,17 @@ static double part(gains *g, const blend *mixer, const fw_row *row, const fw_pre
     return sum;
 }
 
+/* The weights of pairs lie far apart: they are asked for long before they are needed. */
+static void find_pairs(gains *g, uint32_t before, uint32_t begin) {
+    if (g->n_tables <= PAIR) return;
+    const uint32_t *restrict tokens = g->list.tokens;
+    uint32_t *restrict pairs = g->list.used[PAIR];
+    for (uint32_t i = begin; i < g->list.n; i++) {
+        pairs[i] = pair_of(g, before, tokens[i]);
+        prefetch(&g->tables[PAIR][pairs[i]]);
+    }
+}
+
 static double add_listed(gains *g, const blend *mixer, const contexts *here, const fw_row *row,
                          const fw_prediction *stated) {
     uint32_t next = 0;
@@ -243,44 +254,36 @@ static void add_likely(gains *g, const fw_row *row, double listed_p, uint32_t mo
 
 /* ---- the statement ---- */
 
-/* The weights of pairs lie far apart: they are asked for before they are needed. */
-static void find_pairs(gains *g, uint32_t before) {
-    const candidates list = g->list;
-    for (uint32_t i = 0; i < list.n; i++) {
-        const uint32_t pair = pair_of(g, before, list.tokens[i]);
-        list.used[PAIR][i] = pair;
-        prefetch(&g->tables[PAIR][pair]);
-    }
-}
-
-static void find_weights(gains *g, const recent *document) {
-    const candidates list = g->list;
-    recent_classes(document, list.tokens, list.n, list.used[SAID]);
-    for (uint32_t i = 0; i < list.n; i++) {
-        const uint32_t level = level_of(list.p[i]);
-        list.level[i] = level;
-        list.used[SAID][i] = list.used[SAID][i] * LEVELS + level;
-        list.used[COUNTED][i] = list.used[COUNTED][i] * LEVELS + level;
-        list.used[OWN][i] = list.tokens[i];
-    }
-}
-
-static void add_weights(gains *g, uint32_t table) {
-    const uint32_t *restrict used = g->list.used[table];
-    const weight *restrict weights = g->tables[table];
-    double *restrict score = g->list.score, *restrict pace = g->list.pace[table];
+static void add_pairs(gains *g) {
+    if (g->n_tables <= PAIR) return;
+    const uint32_t *restrict pairs = g->list.used[PAIR];
+    const weight *restrict weights = g->tables[PAIR];
+    double *restrict score = g->list.score, *restrict pace = g->list.pace[PAIR];
     for (uint32_t i = 0; i < g->list.n; i++) {
-        const weight one = weights[used[i]];
+        const weight one = weights[pairs[i]];
         score[i] += one.value;
         pace[i] = one.pace;
     }
 }
 
-static void look_up(gains *g, const recent *document) {
-    if (g->n_tables > PAIR) find_pairs(g, document->last);
-    find_weights(g, document);
-    memset(g->list.score, 0, g->list.n * sizeof *g->list.score);
-    for (uint32_t k = 0; k < g->n_tables; k++) add_weights(g, k);
+static void look_up(gains *g) {
+    const candidates list = g->list;
+    const weight *restrict all_said = g->tables[SAID], *restrict all_counted = g->tables[COUNTED];
+    const weight *restrict all_own = g->tables[OWN];
+    uint32_t *restrict said = list.used[SAID], *restrict counted = list.used[COUNTED];
+    for (uint32_t i = 0; i < list.n; i++) {
+        const uint32_t level = level_of(list.p[i]), token = list.tokens[i];
+        const uint32_t a = said[i] * LEVELS + level, b = counted[i] * LEVELS + level;
+        const weight by_said = all_said[a], by_count = all_counted[b], own = all_own[token];
+        list.level[i] = level;
+        said[i] = a;
+        counted[i] = b;
+        list.used[OWN][i] = token;
+        list.pace[SAID][i] = by_said.pace;
+        list.pace[COUNTED][i] = by_count.pace;
+        list.pace[OWN][i] = own.pace;
+        list.score[i] = by_said.value + by_count.value + own.value;
+    }
 }
 
 /* The tokens that came last time after each context, in this document. */
@@ -321,13 +324,18 @@ void gains_state(gains *g, const blend *mixer, const contexts *here, const recen
     const candidates *list = &g->list;
     g->share = stated->lm_weight;
     const double listed_p = add_listed(g, mixer, here, row, stated);
+    const uint32_t n_listed = list->n;
+    find_pairs(g, document->last, 0);
     add_likely(g, row, listed_p, most);
-    look_up(g, document);
+    find_pairs(g, document->last, n_listed);
+    recent_classes(document, list->tokens, list->n, list->used[SAID]);
+    look_up(g);
     follow(g, here, document);
     const uint32_t circumstance =
         entropy_level(row->entropy) * MATCHES + match_level(here->match_length);
     g->trusted = &g->trust[circumstance];
     g->curves->log_ratios(list->n, list->mass, list->p, g->share, list->ratio);
+    add_pairs(g);
     bound_scores(g);
     g->curves->gains(list->n, list->score, list->gain);
     g->normaliser = sum_all(g);
