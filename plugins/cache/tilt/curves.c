@@ -114,6 +114,9 @@ static ALWAYS_INLINE uint32_t above(uint32_t n, const double *p, double least, u
         }
         for (; bits != 0; bits &= bits - 1) indices[found++] = i + lowest_bit(bits);
     }
+    for (; n - i >= 8; i += 8)
+        for (uint64_t bits = compare(p + i, least); bits != 0; bits &= bits - 1)
+            indices[found++] = i + lowest_bit(bits);
     for (; i < n; i++)
         if (p[i] > least) indices[found++] = i;
     return found;
