@@ -14,6 +14,7 @@
 #include "shard_set.h"
 #include "text_source.h"
 #include "tokenize.h"
+#include "tokenizer_check.h"
 
 static const char help[] =
     "usage: fairway data --out PREFIX [options] SOURCE...\n"
@@ -66,6 +67,7 @@ struct conversion {
     struct text_source *source;
     struct shard_set training, validation;
     struct token_buffer tokens;
+    struct tokenizer_check *check;
     struct progress progress;
     double start;
     uint64_t stored_done, stored_total;
@@ -196,8 +198,10 @@ static fw_status convert_document(struct conversion *c, uint64_t index, struct s
     FW_TRY(text_source_read(c->source, index, &text, &bytes, error));
     sha256_bytes(text, bytes, hash);
     c->tokens.n = 0;
-    const fw_status status =
-        tokenize_document(c->tokenizer, c->self, text, bytes, &c->tokens, error);
+    fw_status status = tokenize_document(c->tokenizer, c->self, text, bytes, &c->tokens, error);
+    if (status == FW_OK)
+        status = tokenizer_check_document(c->check, text, bytes, hash, c->tokens.tokens,
+                                          c->tokens.n, error);
     free(text);
     FW_TRY(status);
     return shard_set_append(out, c->tokens.tokens, c->tokens.n, bytes, hash, error);
@@ -252,6 +256,7 @@ static fw_status convert(struct conversion *c, const struct arguments *arguments
     FW_TRY(open_tokenizer(c, arguments, error));
     FW_TRY(add_sources(c, arguments, error));
     FW_TRY(open_shards(c, error));
+    FW_TRY(tokenizer_check_open(c->tokenizer, c->self, NULL, &c->check, error));
     interrupt_catch();
     progress_begin(&c->progress);
     c->start = clock_seconds();
@@ -259,6 +264,7 @@ static fw_status convert(struct conversion *c, const struct arguments *arguments
     if (status == FW_OK && c->settings->selection.every > 0)
         status = convert_part(c, CORPUS_HELD_OUT_PART, &c->validation, error);
     progress_end(&c->progress);
+    if (status == FW_OK) status = tokenizer_check_total(c->check, error);
     return status == FW_OK ? commit(c, error) : status;
 }
 
@@ -267,6 +273,7 @@ static void close_conversion(struct conversion *c) {
     shard_set_close(&c->validation);
     text_source_destroy(c->source);
     free(c->tokens.tokens);
+    tokenizer_check_close(c->check);
     tokenizer_close(c->tokenizer, c->self);
     host_destroy(c->host);
     config_destroy(c->config);

@@ -9,6 +9,7 @@
 #include "shard.h"
 #include "text_source.h"
 #include "tokenize.h"
+#include "tokenizer_check.h"
 
 struct segment {
     const uint16_t *tokens;
@@ -163,34 +164,52 @@ static fw_status keep_text(struct corpus *corpus, const char *text, size_t bytes
 
 static fw_status add_text_document(struct corpus *corpus, const struct corpus_options *options,
                                    const struct text_source *source, uint64_t index,
-                                   fw_error *error) {
+                                   struct tokenizer_check *check, fw_error *error) {
     char *text;
     size_t bytes;
     FW_TRY(text_source_read(source, index, &text, &bytes, error));
     struct corpus_document document = {.first_token = corpus->tokens + corpus->text_tokens.n,
                                        .raw_bytes = bytes};
     sha256_bytes(text, bytes, document.hash);
-    fw_status status = tokenize_document(options->tokenizer, options->tokenizer_self, text, bytes,
-                                         &corpus->text_tokens, error);
+    struct token_buffer *tokens = &corpus->text_tokens;
+    const size_t first = tokens->n;
+    fw_status status =
+        tokenize_document(options->tokenizer, options->tokenizer_self, text, bytes, tokens, error);
+    if (status == FW_OK)
+        status = tokenizer_check_document(check, text, bytes, document.hash, tokens->tokens + first,
+                                          tokens->n - first, error);
     if (status == FW_OK) status = add_document(corpus, &document, error);
     if (status == FW_OK && options->keep_text) status = keep_text(corpus, text, bytes, error);
     free(text);
     return status;
 }
 
-static fw_status add_text(struct corpus *corpus, const struct corpus_options *options,
-                          const struct text_source *source, fw_error *error) {
+static fw_status add_documents(struct corpus *corpus, const struct corpus_options *options,
+                               const struct text_source *source, struct tokenizer_check *check,
+                               fw_error *error) {
     const struct text_selection selection = {options->part, options->every, options->shuffle,
                                              options->seed};
     uint64_t *order, n;
     FW_TRY(text_source_order(source, &selection, &order, &n, error));
-    fw_status status = reserve_segments(corpus, error);
-    struct token_buffer *tokens = &corpus->text_tokens;
+    fw_status status = FW_OK;
+    const struct token_buffer *tokens = &corpus->text_tokens;
     for (uint64_t i = 0; status == FW_OK && i < n; i++) {
         if (options->max_tokens > 0 && corpus->tokens + tokens->n >= options->max_tokens) break;
-        status = add_text_document(corpus, options, source, order[i], error);
+        status = add_text_document(corpus, options, source, order[i], check, error);
     }
     free(order);
+    return status == FW_OK ? tokenizer_check_total(check, error) : status;
+}
+
+static fw_status add_text(struct corpus *corpus, const struct corpus_options *options,
+                          const struct text_source *source, fw_error *error) {
+    struct tokenizer_check *check = NULL;
+    struct token_buffer *tokens = &corpus->text_tokens;
+    FW_TRY(reserve_segments(corpus, error));
+    FW_TRY(tokenizer_check_open(options->tokenizer, options->tokenizer_self, options->table, &check,
+                                error));
+    const fw_status status = add_documents(corpus, options, source, check, error);
+    tokenizer_check_close(check);
     FW_TRY(status);
     if (options->vocabulary > 0)
         FW_TRY(tokens_check("text", tokens->tokens, tokens->n, options->vocabulary, error));

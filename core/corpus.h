@@ -19,6 +19,7 @@
 #include <stdbool.h>
 
 struct corpus;
+struct token_table;
 
 /* What one item is, by its prefix (lower-case letters and a colon, so that ./a:b is a path). `item`
  * may go on behind a separator. `pattern`, where not NULL, gets what follows the prefix. */
@@ -56,12 +57,16 @@ struct corpus_options {
     bool keep_text;      /* keep the raw text of text sources for corpus_text */
     const fw_tokenizer *tokenizer; /* NULL: only shards can be read */
     void *tokenizer_self;
+    /* That scores: the bytes it counts must be the text's, see tokenizer_check.h. NULL: what the
+     * tokenizer says now; of shards, unchecked. */
+    const struct token_table *table;
 };
 
 /* Errors: E_NOT_FOUND (empty glob, missing file), E_FORMAT (not a shard, truncated: path, what was
  * found and what was expected; a broken JSON line: FILE:LINE; no tokens at all), E_CHECKSUM (a
  * damaged .documents file), E_RANGE (token >= vocabulary: path, position, token), E_CONFIG (an
- * invalid source; text without a tokenizer; shards made with another tokenizer than this one). */
+ * invalid source; text without a tokenizer; shards made with another tokenizer than this one),
+ * E_PROTOCOL (the tokenizer miscounts bytes or changes the text). */
 fw_status corpus_open(const struct corpus_options *options, struct corpus **corpus,
                       fw_error *error);
 void corpus_close(struct corpus *corpus); /* NULL is fine */

@@ -98,6 +98,7 @@ fw_status scored_corpus_open(const struct arguments *arguments, const struct sco
         .keep_text = source->keep_text,
         .tokenizer = text->tokenizer,
         .tokenizer_self = text->tokenizer_self,
+        .table = table,
     };
     return corpus_open(&own, corpus, error);
 }

@@ -27,8 +27,27 @@ static fw_status encode(void *self, const char *text, size_t bytes, uint16_t *to
     return FW_OK;
 }
 
+static void token(void *self, uint32_t token, fw_token_info *info) {
+    (void)self;
+    info->base_bytes = token < 256;
+    info->leading_space = 0;
+    info->boundary = token >= 256;
+}
+
+static fw_status decode(void *self, const uint16_t *tokens, size_t n_tokens, char *text,
+                        size_t *bytes, fw_error *error) {
+    (void)self;
+    const size_t room = *bytes;
+    *bytes = n_tokens;
+    if (room < n_tokens) return fw_fail(error, FW_E_BUFFER, "too small");
+    for (size_t i = 0; i < n_tokens; i++) text[i] = (char)tokens[i];
+    return FW_OK;
+}
+
 const fw_tokenizer byte_tokenizer = {.struct_size = sizeof(fw_tokenizer),
                                      .vocabulary = vocabulary,
+                                     .token = token,
+                                     .decode = decode,
                                      .begin_token = begin_token,
                                      .fingerprint = fingerprint,
                                      .bound = bound,
