@@ -173,7 +173,7 @@ static fw_status other_tokens(const struct prove_outcome *outcome, const char *w
                    "those of the encoder, though it has the same artifact and plugins%s%.500s%s",
                    where,
                    refused ? "; the jail refused it " : "; a plugin keeps what is not told to it",
-                   all, refused ? ", so a plugin asks for what is not in the artifact" : "");
+                   all, refused ? ": a plugin may have asked for what is not in the artifact" : "");
 }
 
 static fw_status explained(const struct proving *p, fw_status status,
