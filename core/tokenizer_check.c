@@ -12,6 +12,7 @@ enum {
     LOOKED_AT_FIRST = 256 * 1024, /* bytes of the first documents */
     LOOKED_AT_EVERY = 16,         /* of the later ones */
     PIECE = 4096,                 /* bytes compared at a time */
+    MOST_OF_A_PIECE = 4 * PIECE,  /* that it may become */
     EDITS_FREE = 16,              /* in a piece */
     EDITS_OF_FOREIGN = 2,         /* and for each byte that is not ASCII on either side */
     GROWTH_OF_FOREIGN = 4,        /* bytes that one may become */
@@ -133,20 +134,20 @@ static size_t count_foreign(const char *text, size_t n) {
 }
 
 /* The least number of bytes to take away or to put in that turn `a` into a beginning of `b`, of
- * which `used` is the length. E. W. Myers, An O(ND) difference algorithm, 1986: reach[k] is how far
- * into `a` so many edits lead on the diagonal k. `reach` has room for 2 n + 3. */
-static size_t count_edits(const char *a, size_t n, const char *b, size_t m, size_t *reach_of,
-                          size_t *used) {
-    size_t *reach = reach_of + n + 1;
+ * which `used` is the length; or into all of `b`, when that is `whole`. E. W. Myers, An O(ND)
+ * difference algorithm, 1986: reach[k] is how far into `a` so many edits lead on the diagonal k.
+ * The middle of `reach` has room for n + m + 1 on either side. */
+static size_t count_edits(const char *a, size_t n, const char *b, size_t m, bool whole,
+                          size_t *reach, size_t *used) {
     reach[1] = 0;
     for (ptrdiff_t d = 0;; d++)
         for (ptrdiff_t k = -d; k <= d; k += 2) {
             const bool inserted = k == -d || (k != d && reach[k - 1] < reach[k + 1]);
             size_t x = inserted ? reach[k + 1] : reach[k - 1] + 1;
             while (x < n && (size_t)((ptrdiff_t)x - k) < m && a[x] == b[(ptrdiff_t)x - k]) x++;
-            reach[k] = x;
-            if (x < n) continue;
+            reach[k] = x < n ? x : n;
             const size_t y = (size_t)((ptrdiff_t)x - k);
+            if (x < n || (whole && y < m)) continue;
             *used = y < m ? y : m;
             return (size_t)d;
         }
@@ -166,10 +167,12 @@ struct comparison {
 static void compare(struct comparison *c) {
     c->bad = SIZE_MAX;
     for (size_t at = 0, other = 0; at < c->n || other < c->m;) {
-        const size_t n = c->n - at < PIECE ? c->n - at : PIECE;
-        size_t used = c->m - other; /* what is left behind the document's end is too much */
-        size_t edits = used;
-        if (n > 0) edits = count_edits(c->text + at, n, c->decoded + other, used, c->reach, &used);
+        const size_t n = c->n - at < PIECE ? c->n - at : PIECE, left = c->m - other;
+        const bool last = at + n == c->n;
+        const size_t m = left < MOST_OF_A_PIECE ? left : MOST_OF_A_PIECE;
+        size_t used = 0;
+        const size_t edits = count_edits(c->text + at, n, c->decoded + other, m, last,
+                                         c->reach + PIECE + MOST_OF_A_PIECE + 1, &used);
         const size_t foreign =
             count_foreign(c->text + at, n) + count_foreign(c->decoded + other, used);
         const size_t inserted = (used + edits - n) / 2;
@@ -205,7 +208,7 @@ static fw_status check_text(const struct tokenizer_check *check, const char *tex
     struct comparison c = {.silent = uncounted > 0,
                            .text = malloc(bytes + 1),
                            .decoded = malloc(decoded + 1),
-                           .reach = malloc((2 * PIECE + 3) * sizeof *c.reach)};
+                           .reach = malloc((2 * (PIECE + MOST_OF_A_PIECE) + 3) * sizeof *c.reach)};
     fw_status status = FW_OK;
     if (c.text == NULL || c.decoded == NULL || c.reach == NULL) {
         status = fw_fail(error, FW_E_MEMORY, "no memory to compare a text of %zu bytes", bytes);

@@ -10,3 +10,4 @@ fairway_add_test(corpus_hostile SOURCES test_corpus_hostile.c byte_tokenizer.c w
 fairway_add_test(cmd_data SOURCES test_cmd_data.c workspace.c LIBRARIES fairway_core
   DEPENDS tokenizer-bytes)
 target_compile_definitions(test_corpus PRIVATE SHARED_DIRECTORY="${CMAKE_SOURCE_DIR}/../shared")
+fairway_add_test(tokenizer_check SOURCES test_tokenizer_check.c byte_tokenizer.c LIBRARIES fairway_core)
