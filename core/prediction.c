@@ -120,20 +120,30 @@ static fw_status refuse_values(const struct prediction_buffers *buffers, const f
                    what);
 }
 
-/* The floor that matters when a mass is negative or the language model has no weight. */
+static bool below_floor(double weight, double p, double mass) {
+    return ((mass < 0) | (weight <= 0)) & !(weight * p + mass >= PREDICTION_FLOOR);
+}
+
+static fw_status refuse_floor(const struct prediction_buffers *buffers, const fw_row *row,
+                              double weight, fw_error *error) {
+    uint32_t i = 0;
+    while (!below_floor(weight, row->probabilities[buffers->tokens[i]], buffers->values[i])) i++;
+    const double mass = buffers->values[i];
+    return fw_fail(error, FW_E_PROTOCOL,
+                   "position %llu: mass %g leaves token %u a probability of %g; it must be 1e-12 "
+                   "or more",
+                   at(row), mass, buffers->tokens[i],
+                   weight * row->probabilities[buffers->tokens[i]] + mass);
+}
+
+/* The floor that matters when a mass is negative or the language model has no weight. Which masses
+ * are negative is as good as random, so the loop does not branch on it. */
 static fw_status check_floor(const struct prediction_buffers *buffers, const fw_row *row,
                              uint32_t n, double weight, fw_error *error) {
-    for (uint32_t i = 0; i < n; i++) {
-        const uint32_t token = buffers->tokens[i];
-        const double mass = buffers->values[i];
-        const double left = weight * row->probabilities[token] + mass;
-        if ((mass < 0 || weight == 0) && !(left >= PREDICTION_FLOOR))
-            return fw_fail(error, FW_E_PROTOCOL,
-                           "position %llu: mass %g leaves token %u a probability of %g; it must "
-                           "be 1e-12 or more",
-                           at(row), mass, token, left);
-    }
-    return FW_OK;
+    bool below = false;
+    for (uint32_t i = 0; i < n; i++)
+        below |= below_floor(weight, row->probabilities[buffers->tokens[i]], buffers->values[i]);
+    return below ? refuse_floor(buffers, row, weight, error) : FW_OK;
 }
 
 static fw_status check_mix(struct prediction_buffers *buffers, const fw_row *row,
