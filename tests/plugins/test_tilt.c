@@ -74,7 +74,7 @@ static const tilt_options defaults = {.ngram = {.learn = true,
                                                 .stop = 0.01,
                                                 .weight = 0.2,
                                                 .window = 64},
-                                      .likely = 0.012,
+                                      .likely = 0.016,
                                       .trust_rate = 0.05,
                                       .rate = 0.05,
                                       .switching = 1e-4,
@@ -180,7 +180,7 @@ static void write_documents(uint32_t *tokens, uint32_t n, uint32_t vocabulary) {
 
 static void test_documents(void **state) {
     (void)state;
-    enum { N = 30000, FACES = 64 };
+    enum { N = 30000, FACES = 50 };
     static uint32_t tokens[N];
     write_documents(tokens, N, FACES);
     const double ngram = added_bits("ngram", tokens, N, FACES);

@@ -68,7 +68,7 @@ static const fw_param tilt_params[] = {
                    "where the n-gram cache's weight of each kind of context starts"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "window", "64", 2, 1e9, "tokens",
                    "uses of a kind of context over which such a weight averages"),
-    FW_PARAM_RANGE(FW_PARAM_FLOAT, "likely", "0.012", 0, 1, "",
+    FW_PARAM_RANGE(FW_PARAM_FLOAT, "likely", "0.016", 0, 1, "",
                    "tokens that model or n-gram cache give more than this get gains of their own"),
     FW_PARAM_RANGE(FW_PARAM_INT, "recent_bits", "13", 1, 24, "bits",
                    "2 to this many contexts of a document are known with what followed them last"),
