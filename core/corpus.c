@@ -281,6 +281,29 @@ static void count_documents(struct corpus *corpus) {
         corpus->raw_bytes += corpus->documents[i].raw_bytes;
 }
 
+/* Bytes that the table counts for all tokens; the first one follows a boundary. */
+static uint64_t count_table_bytes(const struct corpus *corpus, const struct token_table *table) {
+    uint64_t bytes = 0;
+    bool inner = false;
+    for (size_t s = 0; s < corpus->n_segments; s++)
+        for (uint64_t i = 0; i < corpus->segments[s].n; i++) {
+            const fw_token_info *info = &table->tokens[corpus->segments[s].tokens[i]];
+            bytes += info->base_bytes + (info->leading_space && inner ? 1u : 0u);
+            inner = !info->boundary;
+        }
+    return bytes;
+}
+
+/* Shards are all that is left of a text, but their documents say how many bytes it had. */
+static fw_status check_bytes(const struct corpus *corpus, const struct corpus_options *options,
+                             fw_error *error) {
+    const struct token_table *table = options->table;
+    if (table == NULL || corpus->raw_bytes == 0 || options->vocabulary == 0 ||
+        options->vocabulary > table->vocabulary)
+        return FW_OK;
+    return tokenizer_check_bytes(count_table_bytes(corpus, table), corpus->raw_bytes, error);
+}
+
 static fw_status load(struct corpus *corpus, const struct corpus_options *options,
                       fw_error *error) {
     corpus->documents_known = true;
@@ -291,8 +314,9 @@ static fw_status load(struct corpus *corpus, const struct corpus_options *option
     if (status == FW_OK) status = load_items(corpus, options, texts, items, error);
     text_source_destroy(texts);
     free(items);
-    if (status == FW_OK) count_documents(corpus);
-    return status;
+    if (status != FW_OK) return status;
+    count_documents(corpus);
+    return check_bytes(corpus, options, error);
 }
 
 /* Put `where` in front of the message. */

@@ -57,8 +57,9 @@ struct corpus_options {
     bool keep_text;      /* keep the raw text of text sources for corpus_text */
     const fw_tokenizer *tokenizer; /* NULL: only shards can be read */
     void *tokenizer_self;
-    /* That scores: the bytes it counts must be the text's, see tokenizer_check.h. NULL: what the
-     * tokenizer says now; of shards, unchecked. */
+    /* That scores: the bytes it counts must be the text's, see tokenizer_check.h; those of shards,
+     * where their documents files say how many there are. NULL: what the tokenizer says now, and
+     * shards are not checked. */
     const struct token_table *table;
 };
 

@@ -132,6 +132,7 @@ static struct corpus_options base_options(const struct session *session) {
                                    .vocabulary =
                                        session->table != NULL ? session->table->vocabulary : 0,
                                    .keep_text = data->compare_xz,
+                                   .table = session->table,
                                    .tokenizer = session->tokenizer,
                                    .tokenizer_self = session->tokenizer_self};
 }

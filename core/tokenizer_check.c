@@ -42,14 +42,18 @@ fw_status tokenizer_check_open(const fw_tokenizer *tokenizer, void *self,
                        "the tokenizer knows %u tokens, and the table that counts their bytes %u",
                        tokenizer->vocabulary(self), table->vocabulary);
     struct tokenizer_check *made = calloc(1, sizeof *made);
-    if (made == NULL) return fw_fail(error, FW_E_MEMORY, "no memory to check the tokenizer");
-    made->tokenizer = tokenizer;
-    made->self = self;
-    made->table = table;
+    char *decoded = malloc(1); /* so that a text of no bytes has an address, too */
+    if (made == NULL || decoded == NULL) {
+        free(made);
+        free(decoded);
+        return fw_fail(error, FW_E_MEMORY, "no memory to check the tokenizer");
+    }
+    *made = (struct tokenizer_check){
+        .tokenizer = tokenizer, .self = self, .table = table, .decoded = decoded, .capacity = 1};
     fw_status status = FW_OK;
     if (table == NULL) status = token_table_from_tokenizer(tokenizer, self, &made->own, error);
     if (status != FW_OK) {
-        free(made);
+        tokenizer_check_close(made);
         return status;
     }
     if (table == NULL) made->table = made->own;

@@ -1,6 +1,7 @@
 /* core/corpus: every bad source and file is refused, with its name and the reason. */
 #include <shard.h>
 #include <stdio.h>
+#include <token_table.h>
 
 #include "corpus_fixture.h"
 
@@ -92,6 +93,27 @@ static void test_bad_shards(void **state) {
     refuse("m.bin", NULL, FW_E_FORMAT, "m.bin", "1 instead of 20240520");
 }
 
+/* A table that scores must count no more bytes than the text had of which shards are left. */
+static void test_miscounted_bytes(void **state) {
+    (void)state;
+    static fw_token_info tokens[257];
+    const struct token_table table = {.vocabulary = 257, .begin_token = 256, .tokens = tokens};
+    struct corpus_options options = options_for("a.bin", NULL);
+    options.vocabulary = 257;
+    options.table = &table;
+    documented_shard("a.bin", 7); /* 3 bytes of text */
+    for (int i = 0; i < 256; i++) tokens[i].base_bytes = 1;
+    tokens[256].boundary = 1;
+    corpus_close(open_with(&options));
+    for (int i = 0; i < 256; i++) tokens[i].base_bytes = 100;
+    refuse_with(&options, FW_E_PROTOCOL, "counts 300 bytes where the text has 3", "factor of 100");
+    options.max_tokens = 2; /* a cut document: nobody knows how many bytes are left of it */
+    corpus_close(open_with(&options));
+    options.max_tokens = 0;
+    options.table = NULL;
+    corpus_close(open_with(&options));
+}
+
 static void test_bad_documents(void **state) {
     (void)state;
     documented_shard("a.bin", 7);
@@ -126,6 +148,7 @@ int main(void) {
         TEST(test_empty),
         TEST(test_bad_json),
         TEST(test_bad_shards),
+        TEST(test_miscounted_bytes),
         TEST(test_bad_documents),
         TEST(test_tokenizer_out_of_bounds),
     };
