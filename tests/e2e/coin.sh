@@ -36,9 +36,11 @@ judge 0 6.93 'digits given are too few to tell'
 judge 0 8.1 'could hide as large a gain'
 
 # Caches that play alone: an honest one gains nothing, the hashed one what its collisions give it.
-"$fairway" coin --cache ngram --tokens 50K --vocab 256 --seed 7 >ngram.txt || fail "ngram plays"
-lacks 'INVALID:' ngram.txt "a mark on an honest cache"
-grep -q 'uniform rows, 50,000 .*the coin itself .* 400000.0 ' ngram.txt || fail "what 50,000 bytes cost"
+for cache in ngram tilt; do
+  "$fairway" coin --cache $cache --tokens 50K --vocab 256 --seed 7 >$cache.txt || fail "$cache plays"
+  lacks 'INVALID:' $cache.txt "a mark on an honest cache"
+  grep -q 'uniform rows, 50,000 .*the coin itself .* 400000.0 ' $cache.txt || fail "what 50,000 bytes cost"
+done
 code=0
 "$fairway" coin --cache ngram_hashed --tokens 20K --vocab 1024 --seed 7 --set cache.table_size=16384 \
   >hashed.txt || code=$?
