@@ -293,8 +293,16 @@ static int serve(void) {
     }
 }
 
+/* A crash is a death by its signal, which the host names, whatever handler there was. */
+static void die_by_signals(void) {
+    static const int signals[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT};
+    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
+        (void)signal(signals[i], SIG_DFL);
+}
+
 /* Without the exit handlers of whatever was loaded. */
 int cache_child_main(int argc, char **argv) {
+    die_by_signals();
     settle();
     if (argc == 2 && strcmp(argv[1], "serve") == 0) _exit(serve());
     if (argc == 3 && strcmp(argv[1], "describe") == 0) _exit(describe(argv[2]));
