@@ -53,7 +53,7 @@ static const char help[] =
     "`[eval] audit` makes the probes that cost little during every scoring.\n\n"
     "A seed decides streams and positions; without --seed nobody can know it before. Exit code 0: "
     "no\n"
-    "probe failed, which proves nothing about a plugin that carries the text (`fairway plugins`\n"
+    "probe failed, which proves nothing about a plugin that carries the text (`fairway prove`\n"
     "and the counted bytes are for that); 1: one failed, and no score of it counts; 2: bad "
     "input.\n\n"
     "examples\n"
