@@ -136,3 +136,37 @@ void player_coin(uint32_t *tokens, uint64_t n, uint32_t vocabulary, uint64_t see
     test_random random = {seed};
     for (uint64_t t = 0; t < n; t++) tokens[t] = (uint32_t)test_below(&random, vocabulary);
 }
+
+double player_added_bits(const char *id, const uint32_t *tokens, uint32_t n, uint32_t vocabulary,
+                         double *second_half) {
+    const fw_plugin *plugin = test_plugin(FW_CACHE, id);
+    fw_value *values = test_values(plugin, NULL);
+    player p = player_open(plugin->vtable, test_host(NULL), values, vocabulary, vocabulary);
+    double added = 0, late = 0;
+    for (uint32_t v = 0; v < vocabulary; v++) p.model[v] = 1.0 / vocabulary;
+    for (uint32_t t = 0; t < n; t++) {
+        const double bits = -log2(player_score(&p, tokens[t]) * vocabulary);
+        added += bits;
+        if (t >= n / 2) late += bits;
+        player_update(&p, &tokens[t], 1);
+    }
+    player_close(&p);
+    free(values);
+    if (second_half != NULL) *second_half = late;
+    return added;
+}
+
+void player_refused(const char *id, const char *const *overrides, uint32_t vocabulary,
+                    fw_status expected, const char *words) {
+    const fw_plugin *plugin = test_plugin(FW_CACHE, id);
+    const fw_cache *cache = plugin->vtable;
+    fw_value *values = test_values(plugin, overrides);
+    const fw_cache_shape shape = {
+        .struct_size = sizeof shape, .vocabulary = vocabulary, .max_entries = vocabulary};
+    fw_error error = {.struct_size = sizeof error};
+    void *self = NULL;
+    assert_int_equal(cache->create(test_host(NULL), values, &shape, &self, &error), expected);
+    assert_null(self);
+    if (strstr(error.message, words) == NULL) fail_msg("does not say %s: %s", words, error.message);
+    free(values);
+}

@@ -39,6 +39,16 @@ void player_update(player *p, const uint32_t *tokens, uint64_t n);
 /* Within a block: rows show `token` from now on; the player_update to come tells it first. */
 void player_show(player *p, uint32_t token);
 
+/* Bits that the cache `id` with its defaults adds to those of a model that knows nothing, on n
+ * tokens; where second_half is not NULL, also on the second half of them. */
+double player_added_bits(const char *id, const uint32_t *tokens, uint32_t n, uint32_t vocabulary,
+                         double *second_half);
+
+/* The cache `id` must refuse to be made of these parameters (NULL-terminated, or NULL) for this
+ * vocabulary, with this status and these words. */
+void player_refused(const char *id, const char *const *overrides, uint32_t vocabulary,
+                    fw_status expected, const char *words);
+
 /* Sum of p->full. */
 double player_sum(const player *p);
 

@@ -136,26 +136,6 @@ static void test_truncated_lists(void **state) {
     compare_on_all_streams((setting){"ngram_counts", overrides, few}, 30);
 }
 
-/* Bits that the cache adds to those of the model on a stream. */
-static double added_bits(const char *id, const uint32_t *tokens, uint32_t n, uint32_t vocabulary,
-                         double *second_half) {
-    const fw_plugin *plugin = test_plugin(FW_CACHE, id);
-    fw_value *values = test_values(plugin, NULL);
-    player p = player_open(plugin->vtable, test_host(NULL), values, vocabulary, vocabulary);
-    double added = 0;
-    *second_half = 0;
-    for (uint32_t v = 0; v < vocabulary; v++) p.model[v] = 1.0 / vocabulary;
-    for (uint32_t t = 0; t < n; t++) {
-        const double bits = -log2(player_score(&p, tokens[t]) * vocabulary);
-        added += bits;
-        if (t >= n / 2) *second_half += bits;
-        player_update(&p, &tokens[t], 1);
-    }
-    player_close(&p);
-    free(values);
-    return added;
-}
-
 /* Random tokens, then the same again: all but the start of the second half must be nearly free. */
 static void test_repeat(void **state) {
     (void)state;
@@ -164,9 +144,9 @@ static void test_repeat(void **state) {
     player_coin(tokens, HALF, FACES, 31);
     memcpy(tokens + HALF, tokens, HALF * sizeof *tokens);
     double second = 0;
-    (void)added_bits("ngram", tokens, 2 * HALF, FACES, &second);
+    (void)player_added_bits("ngram", tokens, 2 * HALF, FACES, &second);
     assert_true(second < -0.95 * HALF * log2(FACES));
-    (void)added_bits("ngram_counts", tokens, 2 * HALF, FACES, &second);
+    (void)player_added_bits("ngram_counts", tokens, 2 * HALF, FACES, &second);
     assert_true(second < -0.2 * HALF * log2(FACES));
 }
 
@@ -177,31 +157,19 @@ static void test_coin_costs_little(void **state) {
     static uint32_t tokens[FLIPS];
     player_coin(tokens, FLIPS, FACES, 32);
     double second = 0;
-    const double added = added_bits("ngram", tokens, FLIPS, FACES, &second);
+    const double added = player_added_bits("ngram", tokens, FLIPS, FACES, &second);
     if (!(added < 0.005 * FLIPS)) fail_msg("%.1f bits lost on %d tokens", added, FLIPS);
     if (!(second < 0.0005 * FLIPS)) fail_msg("%.1f bits lost on the second half", second);
 }
 
-static void refuse(const char *const *overrides, uint32_t vocabulary, fw_status expected) {
-    const fw_plugin *plugin = test_plugin(FW_CACHE, "ngram");
-    const fw_cache *cache = plugin->vtable;
-    fw_value *values = test_values(plugin, overrides);
-    const fw_cache_shape shape = {
-        .struct_size = sizeof shape, .vocabulary = vocabulary, .max_entries = vocabulary};
-    fw_error error = {.struct_size = sizeof error};
-    void *self = NULL;
-    assert_int_equal(cache->create(test_host(NULL), values, &shape, &self, &error), expected);
-    assert_null(self);
-    assert_true(strlen(error.message) > 10);
-    free(values);
-}
-
 static void test_refusals(void **state) {
     (void)state;
-    refuse((const char *const[]){"min_order=5", "max_order=4", NULL}, 100, FW_E_CONFIG);
-    refuse((const char *const[]){"memory_mb=4", NULL}, 65536, FW_E_CONFIG);
-    refuse(NULL, 0, FW_E_UNSUPPORTED);
-    refuse(NULL, 65537, FW_E_UNSUPPORTED);
+    player_refused("ngram", (const char *const[]){"min_order=5", "max_order=4", NULL}, 100,
+                   FW_E_CONFIG, "min_order 5 is above max_order 4");
+    player_refused("ngram", (const char *const[]){"memory_mb=4", NULL}, 65536, FW_E_CONFIG,
+                   "memory_mb = 4 leaves no room for contexts");
+    player_refused("ngram", NULL, 0, FW_E_UNSUPPORTED, "1 to 65536 tokens, not 0");
+    player_refused("ngram", NULL, 65537, FW_E_UNSUPPORTED, "1 to 65536 tokens, not 65537");
 }
 
 /* A token outside the vocabulary is refused before anything is counted. */

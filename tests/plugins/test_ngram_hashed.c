@@ -187,29 +187,15 @@ static void test_gains_on_a_coin(void **state) {
 
 /* ---- refusals ---- */
 
-static void refuse(const char *const *overrides, uint32_t vocabulary, fw_status expected,
-                   const char *words) {
-    const fw_plugin *plugin = test_plugin(FW_CACHE, "ngram_hashed");
-    const fw_cache *cache = plugin->vtable;
-    fw_value *values = test_values(plugin, overrides);
-    const fw_cache_shape shape = {
-        .struct_size = sizeof shape, .vocabulary = vocabulary, .max_entries = vocabulary};
-    fw_error error = {.struct_size = sizeof error};
-    void *self = NULL;
-    assert_int_equal(cache->create(test_host(NULL), values, &shape, &self, &error), expected);
-    assert_null(self);
-    if (strstr(error.message, words) == NULL) fail_msg("does not say %s: %s", words, error.message);
-    free(values);
-}
-
 static void test_refusals(void **state) {
     (void)state;
-    refuse((const char *const[]){"min_order=5", "max_order=4", NULL}, 100, FW_E_CONFIG,
-           "min_order 5 is above max_order 4");
-    refuse((const char *const[]){"table_size=1000", NULL}, 100, FW_E_CONFIG, "power of two");
-    refuse((const char *const[]){"alpha_base=0.5", "alpha_range=0.6", NULL}, 100, FW_E_CONFIG,
-           "alpha_base + alpha_range = 1.1");
-    refuse(NULL, 0, FW_E_UNSUPPORTED, "vocabulary of 0");
+    player_refused("ngram_hashed", (const char *const[]){"min_order=5", "max_order=4", NULL}, 100,
+                   FW_E_CONFIG, "min_order 5 is above max_order 4");
+    player_refused("ngram_hashed", (const char *const[]){"table_size=1000", NULL}, 100, FW_E_CONFIG,
+                   "power of two");
+    player_refused("ngram_hashed", (const char *const[]){"alpha_base=0.5", "alpha_range=0.6", NULL},
+                   100, FW_E_CONFIG, "alpha_base + alpha_range = 1.1");
+    player_refused("ngram_hashed", NULL, 0, FW_E_UNSUPPORTED, "vocabulary of 0");
 }
 
 /* A token outside the vocabulary is refused before anything is counted. */

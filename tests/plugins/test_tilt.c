@@ -136,22 +136,6 @@ static void test_likely(void **state) {
     compare_on_all_streams((const char *const[]){"recent_bits=20", "likely=1", NULL}, options, 2);
 }
 
-/* Bits that the cache adds to those of a model that knows nothing. */
-static double added_bits(const char *id, const uint32_t *tokens, uint32_t n, uint32_t vocabulary) {
-    const fw_plugin *plugin = test_plugin(FW_CACHE, id);
-    fw_value *values = test_values(plugin, NULL);
-    player p = player_open(plugin->vtable, test_host(NULL), values, vocabulary, vocabulary);
-    double added = 0;
-    for (uint32_t v = 0; v < vocabulary; v++) p.model[v] = 1.0 / vocabulary;
-    for (uint32_t t = 0; t < n; t++) {
-        added += -log2(player_score(&p, tokens[t]) * vocabulary);
-        player_update(&p, &tokens[t], 1);
-    }
-    player_close(&p);
-    free(values);
-    return added;
-}
-
 /* Where nothing can be learned the hedge bounds the loss, whatever the gains do: log2(3) bits, and
  * what switching costs. It is far below 0.0005 bits for each byte. */
 static void test_coin_costs_little(void **state) {
@@ -159,7 +143,7 @@ static void test_coin_costs_little(void **state) {
     enum { FLIPS = 30000, FACES = 256 };
     static uint32_t tokens[FLIPS];
     player_coin(tokens, FLIPS, FACES, 43);
-    const double added = added_bits("tilt", tokens, FLIPS, FACES);
+    const double added = player_added_bits("tilt", tokens, FLIPS, FACES, NULL);
     const double bound = log2(3) - FLIPS * log2(1 - 2e-4 / 3);
     assert_true(bound < 0.0005 * FLIPS);
     if (!(added < bound)) fail_msg("%.1f bits lost on %d tokens", added, FLIPS);
@@ -183,8 +167,8 @@ static void test_documents(void **state) {
     enum { N = 30000, FACES = 50 };
     static uint32_t tokens[N];
     write_documents(tokens, N, FACES);
-    const double ngram = added_bits("ngram", tokens, N, FACES);
-    const double tilt = added_bits("tilt", tokens, N, FACES);
+    const double ngram = player_added_bits("ngram", tokens, N, FACES, NULL);
+    const double tilt = player_added_bits("tilt", tokens, N, FACES, NULL);
     if (!(tilt < ngram - 0.5 * N))
         fail_msg("%.3f bits a token gained, ngram %.3f", -tilt / N, -ngram / N);
 }
@@ -196,31 +180,19 @@ static void test_repeat(void **state) {
     static uint32_t tokens[2 * HALF];
     player_coin(tokens, HALF, FACES, 45);
     memcpy(tokens + HALF, tokens, HALF * sizeof *tokens);
-    const double first = added_bits("tilt", tokens, HALF, FACES);
-    const double both = added_bits("tilt", tokens, 2 * HALF, FACES);
+    const double first = player_added_bits("tilt", tokens, HALF, FACES, NULL);
+    const double both = player_added_bits("tilt", tokens, 2 * HALF, FACES, NULL);
     assert_true(both - first < -0.95 * HALF * log2(FACES));
-}
-
-static void refuse(const char *const *overrides, uint32_t vocabulary, fw_status expected) {
-    const fw_plugin *plugin = test_plugin(FW_CACHE, "tilt");
-    const fw_cache *cache = plugin->vtable;
-    fw_value *values = test_values(plugin, overrides);
-    const fw_cache_shape shape = {
-        .struct_size = sizeof shape, .vocabulary = vocabulary, .max_entries = vocabulary};
-    fw_error error = {.struct_size = sizeof error};
-    void *self = NULL;
-    assert_int_equal(cache->create(test_host(NULL), values, &shape, &self, &error), expected);
-    assert_null(self);
-    assert_true(strlen(error.message) > 10);
-    free(values);
 }
 
 static void test_refusals(void **state) {
     (void)state;
-    refuse((const char *const[]){"min_order=5", "max_order=4", NULL}, 100, FW_E_CONFIG);
-    refuse((const char *const[]){"memory_mb=4", NULL}, 65536, FW_E_CONFIG);
-    refuse(NULL, 0, FW_E_UNSUPPORTED);
-    refuse(NULL, 65537, FW_E_UNSUPPORTED);
+    player_refused("tilt", (const char *const[]){"min_order=5", "max_order=4", NULL}, 100,
+                   FW_E_CONFIG, "min_order 5 is above max_order 4");
+    player_refused("tilt", (const char *const[]){"memory_mb=4", NULL}, 65536, FW_E_CONFIG,
+                   "memory_mb = 4 leaves no room for contexts");
+    player_refused("tilt", NULL, 0, FW_E_UNSUPPORTED, "1 to 65536 tokens, not 0");
+    player_refused("tilt", NULL, 65537, FW_E_UNSUPPORTED, "1 to 65536 tokens, not 65537");
 }
 
 /* A token outside the vocabulary is refused before anything is counted, a row of another size

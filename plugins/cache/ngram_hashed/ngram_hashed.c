@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <string.h>
 
+#include "../given.h"
 #include "tables.h"
 
 enum { SIGMOID, LINEAR, FIXED };
@@ -163,9 +164,7 @@ static double probability(void *self, const fw_row *row, uint32_t token) {
 static fw_status predict(void *self, const fw_row *row, fw_prediction *prediction,
                          fw_error *error) {
     hashed *cache = self;
-    if (row->vocabulary != cache->vocabulary)
-        return fw_fail(error, FW_E_SHAPE, "the row at position %llu has %u tokens instead of %u",
-                       (unsigned long long)row->position, row->vocabulary, cache->vocabulary);
+    FW_TRY(given_row(row, cache->vocabulary, error));
     const bool shown = FW_COVERS(row, n_context);
     const uint32_t n = shown ? row->n_context : 0, most = n < MOST_CONTEXT ? n : MOST_CONTEXT;
     if (cache->n_block == 0 && most > 0) {
@@ -197,10 +196,7 @@ static void remember(hashed *cache, uint32_t token) {
  * before them. */
 static fw_status update(void *self, const uint32_t *tokens, uint64_t n, fw_error *error) {
     hashed *cache = self;
-    for (uint64_t i = 0; i < n; i++)
-        if (tokens[i] >= cache->vocabulary)
-            return fw_fail(error, FW_E_RANGE, "token %u, number %llu of an update, is not below %u",
-                           tokens[i], (unsigned long long)i, cache->vocabulary);
+    FW_TRY(given_tokens(tokens, n, cache->vocabulary, error));
     const uint64_t predicted = n < cache->n_block ? n : cache->n_block;
     tables_count(&cache->counts, cache->block, tokens, predicted);
     for (uint64_t i = 0; i < n; i++) {

@@ -7,6 +7,8 @@
  * switching bits a token. */
 #include <string.h>
 
+#include "../counting.h"
+#include "../given.h"
 #include "gains.h"
 
 enum { EXPERTS = 3 };
@@ -26,18 +28,7 @@ typedef struct tilt {
 } tilt;
 
 enum {
-    PARAM_MAX_ORDER,
-    PARAM_MIN_ORDER,
-    PARAM_MIN_COUNT,
-    PARAM_DISCOUNT,
-    PARAM_MAX_FOLLOWERS,
-    PARAM_MATCH_LENGTH,
-    PARAM_STOP,
-    PARAM_EXCLUSION,
-    PARAM_MEMORY_MB,
-    PARAM_WEIGHT,
-    PARAM_WINDOW,
-    PARAM_LIKELY,
+    PARAM_LIKELY = COUNTING_PARAMS_END,
     PARAM_RECENT_BITS,
     PARAM_PAIRS,
     PARAM_TRUST_RATE,
@@ -46,24 +37,7 @@ enum {
 };
 
 static const fw_param tilt_params[] = {
-    FW_PARAM_RANGE(FW_PARAM_INT, "max_order", "0", 0, MAX_ORDER, "tokens",
-                   "longest context with counts; 0: 6 for vocabularies up to 512, else 4"),
-    FW_PARAM_RANGE(FW_PARAM_INT, "min_order", "1", 1, MAX_ORDER, "tokens",
-                   "shortest context that is asked"),
-    FW_PARAM_RANGE(FW_PARAM_INT, "min_count", "1", 1, 1e9, "tokens",
-                   "a context is asked once it has counted this many"),
-    FW_PARAM_RANGE(FW_PARAM_FLOAT, "discount", "0.2", 0, 0.99, "counts",
-                   "taken off each follower's count"),
-    FW_PARAM_RANGE(FW_PARAM_INT, "max_followers", "16", 1, 65536, "tokens",
-                   "a context lists its most frequent followers, at most so many"),
-    FW_PARAM_RANGE(FW_PARAM_INT, "match_length", "32", 0, MAX_MATCH, "tokens",
-                   "repeats are told apart by length up to this; 0: ignore repeats"),
-    FW_PARAM_RANGE(FW_PARAM_FLOAT, "stop", "0.01", 0, 1, "",
-                   "shorter contexts are not asked once less than this share is left"),
-    FW_PARAM_PLAIN(FW_PARAM_BOOL, "exclusion", "yes",
-                   "count a token only down to the longest context that knew it"),
-    FW_PARAM_RANGE(FW_PARAM_INT, "memory_mb", "2048", 4, 65536, "MiB",
-                   "no new contexts beyond this; known ones are still counted"),
+    COUNTING_PARAMS("1", "0.2", "16"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "weight", "0.2", 1e-5, 0.99, "",
                    "where the n-gram cache's weight of each kind of context starts"),
     FW_PARAM_RANGE(FW_PARAM_FLOAT, "window", "64", 2, 1e9, "tokens",
@@ -81,9 +55,6 @@ static const fw_param tilt_params[] = {
                    "share of the hedge's weight that is spread evenly after each token"),
 };
 
-/* What is left of the memory for contexts must hold a few pages of the trie. */
-static const uint64_t LEAST_CONTEXT_BYTES = UINT64_C(3) << 20;
-
 /* ---- making ---- */
 
 static void destroy(void *self) {
@@ -96,57 +67,31 @@ static void destroy(void *self) {
     cache->host->release(cache->host, cache);
 }
 
-static fw_status check_shape(const fw_cache_shape *shape, const fw_value *values,
-                             uint32_t max_order, fw_error *error) {
-    if (shape->vocabulary == 0 || shape->vocabulary > 65536)
-        return fw_fail(error, FW_E_UNSUPPORTED,
-                       "the tilt cache is made for 1 to 65536 tokens, not %u", shape->vocabulary);
-    if (values[PARAM_MIN_ORDER].integer > max_order)
-        return fw_fail(error, FW_E_CONFIG, "min_order %lld is above max_order %u",
-                       (long long)values[PARAM_MIN_ORDER].integer, max_order);
-    return FW_OK;
-}
-
 static uint64_t bytes_without_contexts(const tilt *cache) {
     return sizeof *cache + recent_bytes(&cache->document) + blend_bytes(&cache->mixer) +
            gains_bytes(&cache->tilted);
 }
 
-static uint32_t most_pairs(const fw_value *values, uint64_t memory) {
+static uint32_t most_pairs(const fw_value *values) {
     const uint64_t wanted = (uint64_t)values[PARAM_PAIRS].integer;
-    const uint64_t most = memory / 8 / sizeof(weight);
+    const uint64_t most = counting_memory(values) / 8 / sizeof(weight);
     return (uint32_t)(wanted < most ? wanted : most);
 }
 
 static fw_status build(tilt *cache, const fw_value *values, const fw_cache_shape *shape,
                        uint32_t max_order, fw_error *error) {
     const fw_host *host = cache->host;
-    const uint64_t memory = (uint64_t)values[PARAM_MEMORY_MB].integer << 20;
-    const blend_options blending = {.learn = true,
-                                    .min_order = (uint32_t)values[PARAM_MIN_ORDER].integer,
-                                    .min_count = (uint32_t)values[PARAM_MIN_COUNT].integer,
-                                    .max_followers = (uint32_t)values[PARAM_MAX_FOLLOWERS].integer,
-                                    .match_length = (uint32_t)values[PARAM_MATCH_LENGTH].integer,
-                                    .stop = values[PARAM_STOP].real,
-                                    .discount = values[PARAM_DISCOUNT].real,
-                                    .weight = values[PARAM_WEIGHT].real,
-                                    .window = values[PARAM_WINDOW].real};
+    const blend_options blending = counting_blend(values, true);
     const gains_options gaining = {.likely = values[PARAM_LIKELY].real,
                                    .trust_rate = values[PARAM_TRUST_RATE].real,
                                    .rate = values[PARAM_RATE].real,
-                                   .most_pairs = most_pairs(values, memory)};
+                                   .most_pairs = most_pairs(values)};
     FW_TRY(recent_create(host, shape, (uint32_t)values[PARAM_RECENT_BITS].integer, &cache->document,
                          error));
     FW_TRY(blend_create(host, shape, max_order, blending, &cache->mixer, error));
     FW_TRY(gains_create(host, shape, max_order, gaining, &cache->tilted, error));
-    const uint64_t taken = bytes_without_contexts(cache);
-    if (memory < taken + LEAST_CONTEXT_BYTES)
-        return fw_fail(error, FW_E_CONFIG,
-                       "memory_mb = %lld leaves no room for contexts; %llu will do",
-                       (long long)values[PARAM_MEMORY_MB].integer,
-                       (unsigned long long)((taken + LEAST_CONTEXT_BYTES) >> 20) + 1);
-    return contexts_create(host, shape, max_order, values[PARAM_EXCLUSION].integer != 0,
-                           memory - taken, &cache->here, error);
+    return counting_contexts(host, values, shape, max_order, bytes_without_contexts(cache),
+                             &cache->here, error);
 }
 
 static fw_status begin(void *self, fw_error *error) {
@@ -163,9 +108,8 @@ static fw_status begin(void *self, fw_error *error) {
 
 static fw_status create(const fw_host *host, const fw_value *values, const fw_cache_shape *shape,
                         void **self, fw_error *error) {
-    uint32_t max_order = (uint32_t)values[PARAM_MAX_ORDER].integer;
-    if (max_order == 0) max_order = shape->vocabulary <= 512 ? 6 : 4;
-    FW_TRY(check_shape(shape, values, max_order, error));
+    uint32_t max_order = 0;
+    FW_TRY(counting_order("tilt", values, shape, &max_order, error));
     tilt *cache = host->allocate(host, sizeof *cache);
     if (cache == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for a tilt cache");
     *cache = (tilt){.host = host,
@@ -208,9 +152,7 @@ static void state_hedge(const tilt *cache, fw_prediction *prediction) {
 static fw_status predict(void *self, const fw_row *row, fw_prediction *prediction,
                          fw_error *error) {
     tilt *cache = self;
-    if (row->vocabulary != cache->vocabulary)
-        return fw_fail(error, FW_E_SHAPE, "the row at position %llu has %u tokens instead of %u",
-                       (unsigned long long)row->position, row->vocabulary, cache->vocabulary);
+    FW_TRY(given_row(row, cache->vocabulary, error));
     blend_predict(&cache->mixer, &cache->here, row, prediction);
     gains_state(&cache->tilted, &cache->mixer, &cache->here, &cache->document, row, prediction,
                 cache->max_entries);
@@ -237,10 +179,7 @@ static void learn(tilt *cache, uint32_t token) {
 
 static fw_status update(void *self, const uint32_t *tokens, uint64_t n, fw_error *error) {
     tilt *cache = self;
-    for (uint64_t i = 0; i < n; i++)
-        if (tokens[i] >= cache->vocabulary)
-            return fw_fail(error, FW_E_RANGE, "token %u, number %llu of an update, is not below %u",
-                           tokens[i], (unsigned long long)i, cache->vocabulary);
+    FW_TRY(given_tokens(tokens, n, cache->vocabulary, error));
     for (uint64_t i = 0; i < n; i++) {
         learn(cache, tokens[i]);
         contexts_find(&cache->here, tokens[i]);
