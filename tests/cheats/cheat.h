@@ -21,9 +21,10 @@ typedef struct past {
     uint32_t n_asked; /* since the last update */
     uint64_t n_told, targets;
     const fw_host *host;
-    uint32_t *counts;    /* vocabulary */
-    double *kept_values; /* a pointer of the host's that a cheat kept */
-    uint16_t *told;      /* what was told, n_told of them, where a cheat keeps that */
+    uint32_t *counts;      /* vocabulary */
+    double *kept_values;   /* a pointer of the host's that a cheat kept */
+    const uint16_t *found; /* where a cheat found the text */
+    uint16_t *told;        /* what was told, n_told of them, where a cheat keeps that */
 } past;
 
 static inline fw_status past_create(const fw_host *host, const fw_value *values,

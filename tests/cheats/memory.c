@@ -4,16 +4,24 @@
 #define _GNU_SOURCE
 #include <stdbool.h>
 #include <stdio.h>
+#include <sys/uio.h>
+#include <unistd.h>
 
 #include "cheat.h"
 
-enum { MOST = 1 << 16, SEARCHED = 1024, KEY = 8 /* tokens that are searched for */ };
+enum {
+    MOST = 1 << 16,
+    SEARCHED = 1024,
+    KEY = 8, /* tokens that are searched for */
+    LARGEST_PART = 1 << 26
+};
 
 #define NOTHING UINT32_MAX
 
 static fw_status begin(void *self, fw_error *error) {
     FW_TRY(past_begin(self, error));
     ((past *)self)->guess = NOTHING;
+    ((past *)self)->found = NULL;
     return FW_OK;
 }
 
@@ -40,7 +48,7 @@ search(const char *from, const char *to, const uint16_t *key) {
 
 /* Each part of memory that can be written to, but for what the cheat wrote itself and what is too
  * large to search in a test. */
-static uint32_t find_next(const uint16_t *key, const uint16_t *own) {
+static const uint16_t *find(const uint16_t *key, const uint16_t *own) {
     char line[512], access[8];
     unsigned long from = 0, to = 0;
     const unsigned long mine = (unsigned long)(uintptr_t)own;
@@ -48,7 +56,7 @@ static uint32_t find_next(const uint16_t *key, const uint16_t *own) {
     FILE *maps = fopen("/proc/self/maps", "r");
     while (maps != NULL && found == NULL && fgets(line, sizeof line, maps) != NULL) {
         if (sscanf(line, "%lx-%lx %7s", &from, &to, access) != 3) continue;
-        if (access[0] != 'r' || access[1] != 'w' || to - from > (1ul << 21)) continue;
+        if (access[0] != 'r' || access[1] != 'w' || to - from > LARGEST_PART) continue;
         const bool split = mine >= from && mine < to;
         const unsigned long end = split ? mine : to;
         found = search((const char *)(uintptr_t)from, (const char *)(uintptr_t)end, key);
@@ -57,7 +65,24 @@ static uint32_t find_next(const uint16_t *key, const uint16_t *own) {
                            (const char *)(uintptr_t)to, key);
     }
     if (maps != NULL) (void)fclose(maps);
-    return found != NULL ? *found : NOTHING;
+    return found;
+}
+
+/* A token of memory that may be gone. */
+static uint32_t look(const uint16_t *at) {
+    uint16_t token;
+    const struct iovec here = {&token, sizeof token}, there = {(void *)(uintptr_t)at, sizeof token};
+    return process_vm_readv(getpid(), &here, 1, &there, 1, 0) == sizeof token ? token : NOTHING;
+}
+
+/* Where the text was found it goes on; a search of all memory is slow, and now and then is enough.
+ */
+static uint32_t find_next(past *p, const uint16_t *key) {
+    if (p->found != NULL && look(p->found) == p->last)
+        p->found++;
+    else
+        p->found = p->n_told % 16 == 0 ? find(key, p->told) : NULL;
+    return p->found != NULL ? look(p->found) : NOTHING;
 }
 
 static uint32_t find_in_own(const past *p, const uint16_t *key) {
@@ -66,11 +91,9 @@ static uint32_t find_in_own(const past *p, const uint16_t *key) {
     return NOTHING;
 }
 
-/* A search of all memory is slow, and now and then is enough to show. */
-static uint32_t think(const past *p) {
+static uint32_t think(past *p) {
     const uint16_t *key = p->told + p->n_told - KEY;
-    const bool now = CHEATS && p->n_told % 16 == 0;
-    return now ? find_next(key, p->told) : find_in_own(p, key);
+    return CHEATS ? find_next(p, key) : find_in_own(p, key);
 }
 
 static fw_status update(void *self, const uint32_t *tokens, uint64_t n, fw_error *error) {
