@@ -72,6 +72,18 @@ fw_status arguments_parse(int argc, char **argv, const struct option *options,
     return FW_OK;
 }
 
+fw_status arguments_count(const char *name, const char *text, double least, double most,
+                          uint64_t otherwise, uint64_t *value, fw_error *error) {
+    const fw_param param =
+        FW_PARAM_RANGE(FW_PARAM_INT, name, NULL, least, most, "", "a whole number");
+    fw_value parsed = {0};
+    *value = otherwise;
+    if (text == NULL) return FW_OK;
+    FW_TRY(param_parse(&param, text, &parsed, error));
+    *value = (uint64_t)parsed.integer;
+    return FW_OK;
+}
+
 int report_failure(fw_status status, const fw_error *error) {
     if (status == FW_OK) return 0;
     (void)fprintf(stderr, "fairway: %s\n", error->message);

@@ -4,6 +4,7 @@
 
 #include <fairway/error.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 enum { MAX_ARGUMENTS = 256 };
 
@@ -35,6 +36,11 @@ fw_status arguments_parse(int argc, char **argv, const struct option *options,
  * whose front they are moved to, in order. */
 fw_status arguments_parse_many(int argc, char **argv, const struct option *options,
                                struct arguments *arguments, fw_error *error);
+
+/* A whole number in [least, most] given as `text` to the option `name`; 2K, 3M and 1G are
+ * thousands, millions and billions. NULL: `otherwise`. E_CONFIG, E_RANGE. */
+fw_status arguments_count(const char *name, const char *text, double least, double most,
+                          uint64_t otherwise, uint64_t *value, fw_error *error);
 
 /* Print "fairway: MESSAGE" to standard error; returns the exit code for the status: 2 for bad
  * input, 1 for failures of the machine (memory, device) and of ours. */

@@ -171,7 +171,6 @@ static fw_status play(const struct cache_check *check, const struct check_run *r
 static void note_declared(const struct session *session, struct check_outcome *outcome) {
     const fw_cache *cache = session->experiment->cache.entry->plugin->vtable;
     outcome->opened = true;
-    outcome->unverified = choice_is_unverified(&session->experiment->cache);
     outcome->counts_only = cache->counts_only != 0 && FW_HAS(cache, prefill);
     outcome->snapshots = FW_HAS(cache, snapshot) && FW_HAS(cache, restore);
 }

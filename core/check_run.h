@@ -35,7 +35,7 @@ struct check_outcome {
     bool opened; /* configuration and plugin were */
     fw_status status;
     char message[1024];
-    bool unverified, counts_only, snapshots; /* what the cache declares */
+    bool counts_only, snapshots; /* what the cache declares */
     uint64_t positions;
     double nats;
     struct verdicts verdicts;

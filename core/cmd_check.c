@@ -7,7 +7,6 @@
 #include "check_cache.h"
 #include "coin.h"
 #include "commands.h"
-#include "params.h"
 #include "probe_decode.h"
 #include "probe_model.h"
 #include "scored_source.h"
@@ -70,25 +69,13 @@ struct check_options {
 
 /* ---- arguments ---- */
 
-static fw_status parse_count(const char *name, const char *text, double least, double most,
-                             uint64_t otherwise, uint64_t *value, fw_error *error) {
-    *value = otherwise;
-    if (text == NULL) return FW_OK;
-    const fw_param param =
-        FW_PARAM_RANGE(FW_PARAM_INT, name, NULL, least, most, "", "a whole number");
-    fw_value parsed = {0};
-    FW_TRY(param_parse(&param, text, &parsed, error));
-    *value = (uint64_t)parsed.integer;
-    return FW_OK;
-}
-
 static fw_status parse_counts(struct check_options *o, fw_error *error) {
-    FW_TRY(parse_count("--vocab", o->vocabulary_text, 2, COIN_MOST_SIDES, 1024, &o->vocabulary,
-                       error));
-    FW_TRY(parse_count("--tokens", o->tokens_text, 64, 1e9, 2048, &o->tokens, error));
-    FW_TRY(parse_count("--seconds", o->seconds_text, 1, 86400, 60, &o->seconds, error));
+    FW_TRY(arguments_count("--vocab", o->vocabulary_text, 2, COIN_MOST_SIDES, 1024, &o->vocabulary,
+                           error));
+    FW_TRY(arguments_count("--tokens", o->tokens_text, 64, 1e9, 2048, &o->tokens, error));
+    FW_TRY(arguments_count("--seconds", o->seconds_text, 1, 86400, 60, &o->seconds, error));
     if (o->seed_text == NULL) return coin_fresh_seed(&o->seed, error);
-    return parse_count("--seed", o->seed_text, 0, (double)LARGEST_SEED, 0, &o->seed, error);
+    return arguments_count("--seed", o->seed_text, 0, (double)LARGEST_SEED, 0, &o->seed, error);
 }
 
 static fw_status check_form(const struct check_options *o, fw_error *error) {
@@ -213,17 +200,19 @@ static fw_status score_artifact(const struct arguments *arguments, const struct 
     struct evaluate_result result;
     fw_error why = {.struct_size = sizeof why};
     FW_TRY(scorer_open(arguments, o->artifact, &scorer, error));
-    fw_status status = scored_corpus_open(arguments, &o->source, &scorer, &text, &corpus, &why);
-    if (status == FW_OK)
+    const fw_status opened =
+        scored_corpus_open(arguments, &o->source, &scorer, &text, &corpus, &why);
+    fw_status status = opened, decoded = FW_OK;
+    if (opened == FW_OK)
         status = score_corpus(&scorer.session, scorer.model, scorer.artifact.table, corpus,
                               scorer.session.experiment->eval.mode, o->tokens, true, "check",
                               &result, &why);
-    const fw_status decoded = status == FW_OK || status == FW_E_PROTOCOL
-                                  ? probe_decoder(&scorer, corpus, verdicts, error)
-                                  : FW_OK;
+    if (opened == FW_OK && (status == FW_OK || status == FW_E_PROTOCOL))
+        decoded = probe_decoder(&scorer, corpus, verdicts, error);
     corpus_close(corpus);
     session_close(&text);
     scorer_close(&scorer);
+    if (opened != FW_OK) return fw_fail(error, opened, "%s", why.message);
     FW_TRY(decoded);
     return judge_scoring(status, &result, verdicts, &why, error);
 }

@@ -9,7 +9,6 @@
 #include "coin_cache.h"
 #include "commands.h"
 #include "interrupt.h"
-#include "params.h"
 #include "progress.h"
 #include "seeds.h"
 #include "shard.h"
@@ -69,24 +68,15 @@ struct settings {
 
 /* ---- arguments ---- */
 
-static fw_status parse_count(const char *name, const char *text, double min, double max,
-                             uint64_t *out, fw_error *error) {
-    if (text == NULL) return FW_OK;
-    const fw_param param = FW_PARAM_RANGE(FW_PARAM_INT, name, NULL, min, max, "", "a count");
-    fw_value value;
-    FW_TRY(param_parse(&param, text, &value, error));
-    *out = (uint64_t)value.integer;
-    return FW_OK;
-}
-
 static fw_status parse_counts(struct settings *s, fw_error *error) {
-    s->shard_tokens = 100000000;
-    FW_TRY(parse_count("--tokens", s->tokens_text, 1, (double)LARGEST_SEED, &s->tokens, error));
-    FW_TRY(parse_count("--vocab", s->vocabulary_text, 2, COIN_MOST_SIDES, &s->vocabulary, error));
-    FW_TRY(parse_count("--shard-tokens", s->shard_text, 1, (double)SHARD_MAX_TOKENS,
-                       &s->shard_tokens, error));
+    FW_TRY(
+        arguments_count("--tokens", s->tokens_text, 1, (double)LARGEST_SEED, 0, &s->tokens, error));
+    FW_TRY(arguments_count("--vocab", s->vocabulary_text, 2, COIN_MOST_SIDES, 0, &s->vocabulary,
+                           error));
+    FW_TRY(arguments_count("--shard-tokens", s->shard_text, 1, (double)SHARD_MAX_TOKENS, 100000000,
+                           &s->shard_tokens, error));
     if (s->seed_text == NULL && s->verdict == NULL) return coin_fresh_seed(&s->seed, error);
-    return parse_count("--seed", s->seed_text, 0, (double)LARGEST_SEED, &s->seed, error);
+    return arguments_count("--seed", s->seed_text, 0, (double)LARGEST_SEED, 0, &s->seed, error);
 }
 
 static fw_status unheeded(const char *option, const char *form, fw_error *error) {

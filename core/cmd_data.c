@@ -8,7 +8,6 @@
 #include "files.h"
 #include "host.h"
 #include "interrupt.h"
-#include "params.h"
 #include "progress.h"
 #include "shard.h"
 #include "shard_set.h"
@@ -75,24 +74,15 @@ struct conversion {
 
 /* ---- Arguments ---- */
 
-static fw_status parse_count(const char *name, const char *text, double min, double max,
-                             uint64_t *out, fw_error *error) {
-    if (text == NULL) return FW_OK;
-    const fw_param param = FW_PARAM_RANGE(FW_PARAM_INT, name, NULL, min, max, "", "a count");
-    fw_value value;
-    FW_TRY(param_parse(&param, text, &value, error));
-    *out = (uint64_t)value.integer;
-    return FW_OK;
-}
-
 static fw_status parse_counts(struct settings *settings, fw_error *error) {
     uint64_t every = 0;
-    settings->max_shard_tokens = 100000000;
-    settings->selection = (struct text_selection){.shuffle = settings->shuffle, .seed = 1337};
-    FW_TRY(parse_count("--shard-tokens", settings->shard_tokens, 1, (double)SHARD_MAX_TOKENS,
-                       &settings->max_shard_tokens, error));
-    FW_TRY(parse_count("--hold-out", settings->hold_out, 2, (double)INT32_MAX, &every, error));
-    FW_TRY(parse_count("--seed", settings->seed, 0, 9e15, &settings->selection.seed, error));
+    settings->selection = (struct text_selection){.shuffle = settings->shuffle};
+    FW_TRY(arguments_count("--shard-tokens", settings->shard_tokens, 1, (double)SHARD_MAX_TOKENS,
+                           100000000, &settings->max_shard_tokens, error));
+    FW_TRY(
+        arguments_count("--hold-out", settings->hold_out, 2, (double)INT32_MAX, 0, &every, error));
+    FW_TRY(
+        arguments_count("--seed", settings->seed, 0, 9e15, 1337, &settings->selection.seed, error));
     settings->selection.every = (uint32_t)every;
     return FW_OK;
 }
@@ -200,8 +190,8 @@ static fw_status convert_document(struct conversion *c, uint64_t index, struct s
     c->tokens.n = 0;
     fw_status status = tokenize_document(c->tokenizer, c->self, text, bytes, &c->tokens, error);
     if (status == FW_OK)
-        status = tokenizer_check_document(c->check, text, bytes, hash, c->tokens.tokens,
-                                          c->tokens.n, error);
+        status =
+            tokenizer_check_document(c->check, text, bytes, c->tokens.tokens, c->tokens.n, error);
     free(text);
     FW_TRY(status);
     return shard_set_append(out, c->tokens.tokens, c->tokens.n, bytes, hash, error);

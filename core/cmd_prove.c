@@ -1,6 +1,5 @@
 /* fairway prove: a text as a file that model and cache wrote, decoded again by a process that has
  * nothing but that file and the artifact. */
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,20 +52,6 @@ struct words {
 
 /* ---- arguments ---- */
 
-static fw_status parse_count(const char *name, const char *text, uint64_t least, uint64_t most,
-                             uint64_t otherwise, uint64_t *value, fw_error *error) {
-    char *end = NULL;
-    *value = otherwise;
-    if (text == NULL) return FW_OK;
-    const double number = strtod(text, &end);
-    if (end == text || *end != '\0' || number != floor(number) || !(number >= (double)least) ||
-        !(number <= (double)most))
-        return fw_fail(error, FW_E_CONFIG, "%s %s: a whole number from %llu to %llu is right", name,
-                       text, (unsigned long long)least, (unsigned long long)most);
-    *value = (uint64_t)number;
-    return FW_OK;
-}
-
 static fw_status check_form(const struct prove_options *options, const struct words *words,
                             fw_error *error) {
     if (options->artifact == NULL)
@@ -106,11 +91,12 @@ static fw_status parse(int argc, char **argv, struct arguments *arguments,
         return fw_fail(error, FW_E_CONFIG, "%s: unexpected; the data go after --data",
                        arguments->input);
     FW_TRY(check_form(options, words, error));
-    FW_TRY(parse_count("--spans", words->spans, 1, 1000000, DEFAULT_SPANS, &options->spans, error));
-    FW_TRY(parse_count("--tokens", words->tokens, 2, 1000000000, DEFAULT_TOKENS,
-                       &options->span_tokens, error));
-    FW_TRY(parse_count("--seed", words->seed, 0, UINT64_C(999999999999999), DEFAULT_SEED,
-                       &options->seed, error));
+    FW_TRY(arguments_count("--spans", words->spans, 1, 1000000, DEFAULT_SPANS, &options->spans,
+                           error));
+    FW_TRY(arguments_count("--tokens", words->tokens, 2, 1000000000, DEFAULT_TOKENS,
+                           &options->span_tokens, error));
+    FW_TRY(arguments_count("--seed", words->seed, 0, UINT64_C(999999999999999), DEFAULT_SEED,
+                           &options->seed, error));
     if (words->all) options->spans = 0;
     options->proof = words->verify != NULL  ? words->verify
                      : words->proof != NULL ? words->proof

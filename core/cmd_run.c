@@ -88,6 +88,7 @@ static fw_status score_artifact(struct pipeline *pipeline, const struct argument
     if (status == FW_OK)
         status = score_corpus(&scorer.session, scorer.model, scorer.artifact.table, corpus,
                               experiment->eval.mode, 0, true, "evaluate", &report->final, error);
+    if (status == FW_OK) report_mark_model(report);
     report->seconds[PHASE_LADDER] += report->packed.seconds;
     report->seconds[PHASE_EVALUATE] += report->final.seconds;
     report->seconds[PHASE_COMPARE] += report->final.coin.seconds;

@@ -176,7 +176,7 @@ static fw_status add_text_document(struct corpus *corpus, const struct corpus_op
     fw_status status =
         tokenize_document(options->tokenizer, options->tokenizer_self, text, bytes, tokens, error);
     if (status == FW_OK)
-        status = tokenizer_check_document(check, text, bytes, document.hash, tokens->tokens + first,
+        status = tokenizer_check_document(check, text, bytes, tokens->tokens + first,
                                           tokens->n - first, error);
     if (status == FW_OK) status = add_document(corpus, &document, error);
     if (status == FW_OK && options->keep_text) status = keep_text(corpus, text, bytes, error);

@@ -1,5 +1,7 @@
 #include "evaluate_audit.h"
 
+#include <stdlib.h>
+
 #include "coin.h"
 #include "probe_model.h"
 
@@ -40,22 +42,44 @@ fw_status evaluate_open_audit(const struct evaluate_options *options,
     return cache_audit_open(&own, audit, error);
 }
 
-/* A model that reads on, as one that reads windows: each is the beginning of a stream. */
+/* A model that reads on, as one that reads windows: each comes behind the stream's beginning, so
+ * that keys and values are there which were kept. */
+struct behind {
+    const struct language_model *model;
+    int32_t *before;
+    int64_t n;
+};
+
 static fw_status begin_stream(void *self, const int32_t *inputs, int64_t batch, int64_t tokens,
                               fw_error *error) {
-    const struct language_model *model = self;
+    const struct behind *behind = self;
+    const struct language_model *model = behind->model;
     (void)batch;
     FW_TRY(model->restart(model->stream, error));
+    FW_TRY(model->read_on(model->stream, behind->before, behind->n, error));
     return model->read_on(model->stream, inputs, tokens, error);
 }
 
 static fw_status stream_rows(void *self, int64_t first, int64_t n, float *host, fw_error *error) {
-    const struct language_model *model = self;
+    const struct language_model *model = ((const struct behind *)self)->model;
     return model->log_probabilities(model->self, first, n, host, error);
 }
 
-static struct language_model stream_as_windows(const struct language_model *model) {
-    return (struct language_model){.self = (void *)(uintptr_t)model,
+/* `before` is the caller's to free. */
+static fw_status read_behind(const struct language_model *model, const struct windows *windows,
+                             const uint16_t *tokens, struct behind *behind, fw_error *error) {
+    const struct window first = windows_get(windows, 0);
+    *behind = (struct behind){model, malloc(first.n * sizeof *behind->before), (int64_t)first.n};
+    if (behind->before == NULL)
+        return fw_fail(error, FW_E_MEMORY, "no memory for %llu tokens",
+                       (unsigned long long)first.n);
+    for (uint64_t i = 0; i < first.n; i++) behind->before[i] = tokens[first.start + i];
+    return FW_OK;
+}
+
+static struct language_model stream_as_windows(const struct language_model *model,
+                                               struct behind *behind) {
+    return (struct language_model){.self = behind,
                                    .infer = begin_stream,
                                    .log_probabilities = stream_rows,
                                    .most_rows = model->most_rows};
@@ -69,8 +93,10 @@ fw_status evaluate_audit_model(const struct evaluate_options *options,
     const bool reads_on = options->mode == EVAL_STREAM;
     const int64_t batch = reads_on ? 1 : options->experiment->eval.batch;
     const uint64_t passes = (windows_count(windows) + (uint64_t)batch - 1) / (uint64_t)batch;
+    struct behind behind = {0};
+    if (reads_on) FW_TRY(read_behind(&options->model, windows, tokens, &behind, error));
     const struct model_probes probes = {
-        .model = reads_on ? stream_as_windows(&options->model) : options->model,
+        .model = reads_on ? stream_as_windows(&options->model, &behind) : options->model,
         .table = options->table,
         .windows = windows,
         .tokens = tokens,
@@ -81,7 +107,9 @@ fw_status evaluate_audit_model(const struct evaluate_options *options,
         .all_windows = full,
         .thorough = full,
         .rounding = model_probe_rounding(options->host->device)};
-    return model_probe(&probes, verdicts, error);
+    const fw_status status = model_probe(&probes, verdicts, error);
+    free(behind.before);
+    return status;
 }
 
 fw_status evaluate_judge(const struct evaluate_options *options, const struct verdicts *verdicts,

@@ -58,6 +58,9 @@ static fw_status summarise_caches(const struct evaluation *e, struct evaluate_re
         cache_stream_summary(e->second.stream, &summary);
         made->cache_changed += summary.changed;
         made->cache_memory += summary.memory_bytes;
+        made->invalid = made->invalid || summary.invalid;
+        made->mean_sum = fmax(made->mean_sum, summary.mean_sum);
+        made->largest_sum = fmax(made->largest_sum, summary.largest_sum);
     }
     made->has_counterpart = e->counterpart.stream != NULL;
     if (!made->has_counterpart) return FW_OK;

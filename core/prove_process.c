@@ -13,6 +13,7 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "clock.h"
@@ -132,6 +133,7 @@ struct listening {
     int came; /* a descriptor that came along; -1: none */
     double begin;
     bool ended; /* the last word was said */
+    bool shut;  /* no word can come any more, and the process went on */
 };
 
 static fw_status nonsense(const char *what, fw_error *error) {
@@ -279,6 +281,11 @@ static fw_status listen_to(struct listening *l, int results, fw_error *error) {
 static fw_status its_end(const struct listening *l, int code, fw_error *error) {
     if (l->ended) return FW_OK;
     const unsigned long long n = l->outcome->n_tokens;
+    if (l->shut)
+        return fw_fail(error, FW_E_PROTOCOL,
+                       "the decoder process went on after %llu tokens without a way to say more, "
+                       "and was ended",
+                       n);
     if (WIFSIGNALED(code))
         return fw_fail(error, FW_E_PROTOCOL,
                        "the decoder process was ended by signal %d (%s) after %llu tokens",
@@ -286,6 +293,21 @@ static fw_status its_end(const struct listening *l, int code, fw_error *error) {
     return fw_fail(error, FW_E_PROTOCOL,
                    "the decoder process ended with exit code %d after %llu tokens, without a word",
                    WEXITSTATUS(code), n);
+}
+
+/* Who spoke a last word, or nonsense, has nothing more to do; who cannot speak any more ends by
+ * itself, or is ended. */
+static void wait_for_end(struct listening *l, pid_t process, fw_status status, int *code) {
+    const struct timespec moment = {.tv_nsec = 10000000};
+    const bool by_itself = status == FW_OK && !l->ended;
+    for (int i = 0; by_itself && i < 100; i++) {
+        if (waitpid(process, code, WNOHANG) == process) return;
+        (void)nanosleep(&moment, NULL);
+    }
+    l->shut = by_itself;
+    (void)kill(process, SIGKILL);
+    while (waitpid(process, code, 0) < 0 && errno == EINTR) {
+    }
 }
 
 static fw_status allocate(const struct prove_order *order, struct prove_outcome *outcome,
@@ -316,9 +338,7 @@ fw_status prove_decode(const struct prove_order *order, struct prove_outcome *ou
     if (l.came >= 0) (void)close(l.came);
     memcpy(outcome->unread, l.warden.refused, sizeof outcome->unread);
     (void)close(results);
-    if (status != FW_OK || l.ended) (void)kill(process, SIGKILL); /* it has nothing more to do */
-    while (waitpid(process, &code, 0) < 0 && errno == EINTR) {
-    }
+    wait_for_end(&l, process, status, &code);
     outcome->seconds = clock_seconds() - l.begin;
     return status == FW_OK ? its_end(&l, code, error) : status;
 }

@@ -50,8 +50,9 @@ static fw_status score_span(struct prove_scoring *s, const uint16_t *tokens, dou
     const fw_status status = evaluate(&options, &result, error);
     corpus_close(corpus);
     if (status != FW_OK) return status;
-    *nats += options.with_cache ? result.cached.nats : result.fair_model.nats;
-    *bytes += result.bytes;
+    const struct score *score = options.with_cache ? &result.cached : &result.fair_model;
+    *nats += score->nats;
+    *bytes += score->bytes;
     return FW_OK;
 }
 

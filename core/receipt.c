@@ -36,15 +36,6 @@ static cJSON *score_object(const struct evaluate_result *result, const struct sc
     return object;
 }
 
-/* The model that fails a probe is that of every score. */
-static void mark_all(cJSON *scores, const struct probe *failed) {
-    for (cJSON *score = scores->child; score != NULL && failed != NULL; score = score->next) {
-        if (!cJSON_IsObject(score) || cJSON_GetObjectItem(score, "valid") != NULL) continue;
-        (void)cJSON_AddBoolToObject(score, "valid", false);
-        (void)cJSON_AddStringToObject(score, "why", failed->words);
-    }
-}
-
 static void add_stream_check(cJSON *scores, const struct stream_check *check) {
     cJSON *object = cJSON_AddObjectToObject(scores, "stream_check");
     (void)cJSON_AddNumberToObject(object, "targets", (double)check->stream.targets);
@@ -75,7 +66,6 @@ static void add_scores(cJSON *receipt, const struct session *session, const stru
     if (report->final.has_counterpart)
         (void)cJSON_AddItemToObject(scores, "counterpart",
                                     score_object(&report->final, &report->final.counterpart));
-    mark_all(scores, verdicts_failed(&report->final.verdicts, "model"));
     if (report->validation_xz > 0) {
         const double text = (double)report->validation_text;
         (void)cJSON_AddNumberToObject(scores, "xz_bpb", 8.0 * (double)report->validation_xz / text);

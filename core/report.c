@@ -93,6 +93,15 @@ bool report_is_invalid(const struct evaluate_result *result, const struct score 
     return unverified || failed != NULL;
 }
 
+void report_mark_model(struct report *report) {
+    const struct probe *failed = verdicts_failed(&report->final.verdicts, "model");
+    struct evaluate_result *const stages[] = {&report->raw, &report->averaged, &report->packed};
+    if (failed == NULL) return;
+    const struct verdicts all = {.probes = {*failed}, .n = 1};
+    for (size_t i = 0; i < sizeof stages / sizeof *stages; i++)
+        verdicts_merge(&stages[i]->verdicts, &all);
+}
+
 /* What must stand beside a score that cannot be compared. */
 enum { REMARK_BYTES = REPORT_WHY_BYTES + 96 };
 
@@ -172,10 +181,15 @@ void report_print_caches(const struct experiment *experiment,
 
 /* The same weights at each stage, scored plainly, on the same tokens. */
 static void print_stages(const struct experiment *experiment, const struct report *report) {
-    char label[128], remark[128] = "", count[TEXT_COMMAS_BYTES];
+    char label[128], invalid[REMARK_BYTES], count[TEXT_COMMAS_BYTES];
+    char remark[REMARK_BYTES + 64] = "";
     if (report->packed.targets < report->final.fair_model.targets)
         (void)snprintf(remark, sizeof remark, "on the first %s tokens",
                        text_with_commas(report->packed.targets + 1, count));
+    if (report_is_invalid(&report->packed, &report->packed.model, NULL))
+        (void)snprintf(remark + strlen(remark), sizeof remark - strlen(remark), "%s%s",
+                       remark[0] != '\0' ? "; " : "",
+                       remark_of(&report->packed, &report->packed.model, invalid));
     report_print_score("raw weights, plain", &report->raw.model, remark);
     if (report->average_on) {
         (void)snprintf(label, sizeof label, "averaged (%.16s), plain",

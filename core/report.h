@@ -67,6 +67,9 @@ void report_each_effect(const struct report *report,
                         void (*visit)(void *argument, const char *name, double size),
                         void *argument);
 
+/* What the audit of the final score says of the model holds for the scores of all its stages. */
+void report_mark_model(struct report *report);
+
 extern const char *const report_phase_names[PHASES]; /* "load", "prime", ... */
 
 struct report_totals report_training_seconds(const struct report *report);

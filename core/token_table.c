@@ -55,7 +55,6 @@ uint32_t token_table_bytes(const struct token_table *table, uint32_t previous, u
     return info->base_bytes + (info->leading_space && !table->tokens[previous].boundary ? 1u : 0u);
 }
 
-/* One plane for each field: neighbours are alike, so the planes compress well. */
 uint32_t token_table_begin(const struct token_table *table) {
     if (table->begin_token >= 0) return (uint32_t)table->begin_token;
     for (uint32_t v = 0; v < table->vocabulary; v++)
@@ -63,6 +62,7 @@ uint32_t token_table_begin(const struct token_table *table) {
     return 0;
 }
 
+/* One plane for each field: neighbours are alike, so the planes compress well. */
 void token_table_write(const struct token_table *table, struct bytes *bytes) {
     bytes_put_u32(bytes, table->vocabulary);
     bytes_put_u64(bytes, (uint64_t)table->begin_token);

@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "coin.h"
+#include "random.h"
 #include "tokenize.h"
 
 enum {
@@ -29,6 +31,7 @@ struct tokenizer_check {
     struct token_table *own; /* when none was given */
     uint64_t documents, looked_at;
     uint64_t counted, raw;
+    struct random chance;
     struct token_buffer again;
     char *decoded;
     size_t capacity;
@@ -50,8 +53,11 @@ fw_status tokenizer_check_open(const fw_tokenizer *tokenizer, void *self,
     }
     *made = (struct tokenizer_check){
         .tokenizer = tokenizer, .self = self, .table = table, .decoded = decoded, .capacity = 1};
-    fw_status status = FW_OK;
-    if (table == NULL) status = token_table_from_tokenizer(tokenizer, self, &made->own, error);
+    uint64_t seed = 0;
+    fw_status status = coin_fresh_seed(&seed, error);
+    made->chance = random_seeded(seed);
+    if (status == FW_OK && table == NULL)
+        status = token_table_from_tokenizer(tokenizer, self, &made->own, error);
     if (status != FW_OK) {
         tokenizer_check_close(made);
         return status;
@@ -150,9 +156,9 @@ static size_t count_edits(const char *a, size_t n, const char *b, size_t m, bool
             size_t x = inserted ? reach[k + 1] : reach[k - 1] + 1;
             while (x < n && (size_t)((ptrdiff_t)x - k) < m && a[x] == b[(ptrdiff_t)x - k]) x++;
             reach[k] = x < n ? x : n;
-            const size_t y = (size_t)((ptrdiff_t)x - k);
-            if (x < n || (whole && y < m)) continue;
-            *used = y < m ? y : m;
+            const ptrdiff_t y = (ptrdiff_t)x - k; /* below 0: more taken away than there is */
+            if (x < n || (whole && y < (ptrdiff_t)m)) continue;
+            *used = (size_t)y < m ? (size_t)y : m;
             return (size_t)d;
         }
 }
@@ -251,18 +257,18 @@ static fw_status look_at(struct tokenizer_check *c, const char *text, size_t byt
                         error);
 }
 
-static bool is_chosen(const struct tokenizer_check *c, const uint8_t hash[32]) {
-    return c->looked_at < LOOKED_AT_FIRST || hash[0] % LOOKED_AT_EVERY == 0;
+/* By chance that no tokenizer can know beforehand. */
+static bool is_chosen(struct tokenizer_check *c) {
+    return c->looked_at < LOOKED_AT_FIRST || random_below(&c->chance, LOOKED_AT_EVERY) == 0;
 }
 
 fw_status tokenizer_check_document(struct tokenizer_check *c, const char *text, size_t bytes,
-                                   const uint8_t hash[32], const uint16_t *tokens, size_t n,
-                                   fw_error *error) {
+                                   const uint16_t *tokens, size_t n, fw_error *error) {
     bool silent = false;
     c->documents++;
     c->raw += bytes;
     c->counted += count_bytes(c->table, tokens, n, &silent);
-    if (!is_chosen(c, hash)) return FW_OK;
+    if (!is_chosen(c)) return FW_OK;
     c->looked_at += bytes;
     fw_error why = {.struct_size = sizeof why};
     const fw_status status = look_at(c, text, bytes, tokens, n, &why);

@@ -11,7 +11,7 @@
  * A document with tokens of no bytes (unknown ones) may decode to more than is counted, and need
  * not encode to the same tokens again. Of all documents together the table counts no more bytes
  * than the text has (and a thousandth, since normal forms of a few characters are longer). The
- * first documents are looked at, up to 256 KiB, then one in 16, chosen by its hash. */
+ * first documents are looked at, up to 256 KiB, then one in 16, chosen by chance. */
 #ifndef FAIRWAY_TOKENIZER_CHECK_H
 #define FAIRWAY_TOKENIZER_CHECK_H
 
@@ -28,8 +28,7 @@ void tokenizer_check_close(struct tokenizer_check *check); /* NULL is fine */
 
 /* A document, with the tokens that tokenize_document made of it. E_PROTOCOL names what is wrong. */
 fw_status tokenizer_check_document(struct tokenizer_check *check, const char *text, size_t bytes,
-                                   const uint8_t hash[32], const uint16_t *tokens, size_t n,
-                                   fw_error *error);
+                                   const uint16_t *tokens, size_t n, fw_error *error);
 
 /* After the last document. E_PROTOCOL. */
 fw_status tokenizer_check_total(const struct tokenizer_check *check, fw_error *error);

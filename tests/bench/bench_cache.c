@@ -162,10 +162,10 @@ static void *open_alone(const bench_case *c) {
 
 enum { TURNS = 2 };
 
-/* What two threads do in an evaluation. Of a cache whose state depends on the tokens alone there
- * are two instances, which take turns: each scores every other piece and learns the others, and
- * another thread forms rows. Any other cache is scored by one thread, and the second one forms its
- * rows. */
+/* What two threads do in an evaluation that has others for rows and no audit. Of a cache whose
+ * state depends on the tokens alone there are two instances, which take turns: each scores every
+ * other piece and learns the others, and another thread forms rows. Any other cache is scored by
+ * one thread, and the second one forms its rows. */
 typedef struct turns {
     bench_case *c;
     struct cache_stream *streams[TURNS];

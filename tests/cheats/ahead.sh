@@ -18,7 +18,7 @@ refuse 'the probe model.future-flip fails: position.*there is no score' run_with
 [ ! -e ahead/receipt.json ] || fail "a receipt of a score that is none"
 
 run_with ahead --set run.output=marked --set eval.on_violation=report >marked.txt || fail "the marked run"
-for line in 'sliding 64\/32' 'with cache (ngram)'; do
+for line in 'raw weights, plain' 'packed (.*), plain' 'sliding 64\/32' 'with cache (ngram)'; do
   grep -q "$line.*INVALID: the probe model.future-flip fails" marked.txt || { cat marked.txt; fail "no mark on $line"; }
 done
 grep -q '^  model.future-flip  *FAIL' marked.txt || fail "no verdict in the table"

@@ -27,7 +27,7 @@ static inline void byte_tokens_token(void *self, uint32_t token, fw_token_info *
 static inline void byte_tokens_fingerprint(void *self, uint8_t hash[32]) {
     (void)self;
     memset(hash, 0, 32);
-    memcpy(hash, CHEAT_ID, sizeof CHEAT_ID < 32 ? sizeof CHEAT_ID : 32);
+    memcpy(hash, "bytes of a test", 15); /* each says that it is the same one */
 }
 
 static inline size_t byte_tokens_bound(void *self, size_t bytes) { return (void)self, bytes; }

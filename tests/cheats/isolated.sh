@@ -18,6 +18,6 @@ evaluate memory_honest yes
 model=$(score 'sliding 64\/32' memory-no.txt)
 free=$(score 'with cache (memory)' memory-no.txt)
 held=$(score 'with cache (memory)' memory-yes.txt)
-awk "BEGIN { exit !($free < $model - 0.1) }" || fail "the cheat does not work: $free, the model $model"
+awk "BEGIN { exit !($free < $model - 1) }" || fail "the cheat does not work: $free, the model $model"
 [ "$held" = "$model" ] || fail "in isolation the cheat scores $held, the model $model"
 [ "$(score 'with cache (memory_honest)' memory_honest-yes.txt)" = "$model" ] || fail "its honest twin scores otherwise"

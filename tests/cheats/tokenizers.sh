@@ -23,6 +23,8 @@ for id in counts_twice invents remembers; do
   with ${id}_honest run tiny.ini --set run.steps=2 --set run.output=$id-honest >$id.txt || fail "the twin of $id"
 done
 
-# An artifact whose own table is honest, scored with text that the cheat tokenizes.
-refuse 'tokenizer invents .*is not the one this model was trained with' "$fairway" eval \
-  --artifact invents-honest/model.fairway --data "text:text/*.txt" --tokenizer invents --plugin-dir "$cheats"
+# An artifact whose own table is honest, scored with text of a cheat that says it is the same tokenizer.
+for verb in eval check; do
+  refuse 'decode to another text' "$fairway" $verb --artifact invents-honest/model.fairway --data "text:text/*.txt" \
+    --tokenizer invents --plugin-dir "$cheats"
+done

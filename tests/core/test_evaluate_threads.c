@@ -146,12 +146,48 @@ static void test_first_error_is_told(void **state) {
         }
 }
 
+static double sure(void *self, const fw_row *row, uint32_t token) {
+    return (void)self, (void)row, (void)token, 1;
+}
+
+/* Each instance works on a thread of its own; the second one begins by learning. */
+static _Thread_local bool asked, second;
+
+static fw_status learn_first(void *self, const uint32_t *tokens, uint64_t n, fw_error *why) {
+    second = second || !asked;
+    return (void)self, (void)tokens, (void)n, (void)why, FW_OK;
+}
+
+static void predict_without_a_distribution(const fw_row *row, fw_prediction *prediction) {
+    (void)row;
+    asked = true;
+    script_state_row(prediction);
+    if (!second) return;
+    prediction->form = FW_PREDICT_UNVERIFIED;
+    prediction->probability = sure;
+}
+
+/* The score is INVALID when the second instance alone was not verifiable. */
+static void test_the_second_instance_marks_the_score(void **state) {
+    (void)state;
+    script.vtable.counts_only = 1;
+    script.vtable.prefill = learn_first;
+    script.predict = predict_without_a_distribution;
+    experiment.eval.on_violation = EVAL_VIOLATION_REPORT;
+    const struct evaluate_result result = score_on(4, EVAL_PLAIN);
+    assert_int_equal(script.n_begun, 2);
+    assert_true(result.cached.nats < result.model.nats);
+    assert_true(result.invalid);
+    assert_true(result.largest_sum > 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_threads_change_nothing, setup, teardown),
         cmocka_unit_test_setup_teardown(test_warm_start, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_learns_cannot_begin_warm, setup, teardown),
         cmocka_unit_test_setup_teardown(test_first_error_is_told, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_the_second_instance_marks_the_score, setup, teardown),
     };
     return cmocka_run_group_tests(tests, evaluate_open_session, evaluate_close_session);
 }

@@ -125,6 +125,10 @@ static void play(const char *role) {
     if (strcmp(role, "silent") == 0) _exit(3);
     if (strcmp(role, "hangs") == 0)
         for (;;) (void)pause();
+    if (strcmp(role, "closes") == 0) {
+        (void)close(PROVE_RESULTS);
+        for (;;) (void)pause();
+    }
     if (strcmp(role, "many") == 0) say_tokens(TOKENS + 1);
     if (strcmp(role, "odd") == 0) prove_say(PROVE_TOKENS, "abc", 3);
     if (strcmp(role, "long") == 0) say_raw("T\xff\xff\xff\xff", 5);
@@ -231,6 +235,7 @@ static void test_ends(void **state) {
     assert_fails(listen_to("silent", 60), FW_E_PROTOCOL, &error, "exit code 3", "without a word");
     assert_fails(listen_to("half", 60), FW_E_PROTOCOL, &error, "exit code 0", "without a word");
     const double begin = clock_seconds();
+    assert_fails(listen_to("closes", 60), FW_E_PROTOCOL, &error, "without a way to say more");
     assert_fails(listen_to("hangs", 0.3), FW_E_PROTOCOL, &error, "said nothing");
     assert_true(clock_seconds() - begin < 30);
 }

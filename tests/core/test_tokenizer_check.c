@@ -8,7 +8,6 @@
 #include "support.h"
 
 static fw_error error = {.struct_size = sizeof error};
-static const uint8_t hash[32] = {0};
 
 /* Tokens are bytes; `change` is what the tokenizer makes of a text before, into `out` with room for
  * 4 times as much. Token 255 is for unknown characters: it counts no byte and is decoded as " ? "
@@ -66,7 +65,7 @@ static fw_status check(const char *text) {
     error.message[0] = '\0';
     assert_int_equal(tokenizer_check_open(&table, &self, NULL, &made, &error), FW_OK);
     assert_int_equal(encode(&self, text, strlen(text), tokens, &n, &error), FW_OK);
-    fw_status status = tokenizer_check_document(made, text, strlen(text), hash, tokens, n, &error);
+    fw_status status = tokenizer_check_document(made, text, strlen(text), tokens, n, &error);
     if (status == FW_OK) status = tokenizer_check_total(made, &error);
     tokenizer_check_close(made);
     free(tokens);
@@ -267,6 +266,20 @@ static void cheats_are_named(void **state) {
     }
 }
 
+/* A text shorter than the edits that are free, and much more behind it. */
+static size_t append_much(const char *text, size_t n, char *out) {
+    memcpy(out, text, n);
+    memset(out + n, 'e', 3 * n);
+    return 4 * n;
+}
+
+static void what_is_put_behind_short_texts_is_seen(void **state) {
+    (void)state;
+    change = append_much;
+    expect("hi there", FW_E_PROTOCOL, "decode to another text");
+    expect("a man a plan", FW_E_PROTOCOL, "decode to another text");
+}
+
 static void bytes_have_a_little_slack(void **state) {
     (void)state;
     assert_int_equal(tokenizer_check_bytes(1000000, 1000000, &error), FW_OK);
@@ -276,9 +289,11 @@ static void bytes_have_a_little_slack(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {
-        cmocka_unit_test(the_honest_pass), cmocka_unit_test(what_is_unknown_may_be_missing),
-        cmocka_unit_test(a_short_end_behind_many_signs_is_met), cmocka_unit_test(cheats_are_named),
-        cmocka_unit_test(bytes_have_a_little_slack)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(the_honest_pass),
+                                       cmocka_unit_test(what_is_unknown_may_be_missing),
+                                       cmocka_unit_test(a_short_end_behind_many_signs_is_met),
+                                       cmocka_unit_test(cheats_are_named),
+                                       cmocka_unit_test(what_is_put_behind_short_texts_is_seen),
+                                       cmocka_unit_test(bytes_have_a_little_slack)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

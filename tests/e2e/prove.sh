@@ -57,6 +57,12 @@ for settings in '--set eval.mode=plain --set eval.isolate=yes' '--set eval.mode=
     --proof s.fwp >settings.txt || fail "prove $settings"
 done
 "$fairway" prove $artifact --verify s.fwp $settings >/dev/null || fail "verify $settings"
+# As record 993 counts, targets at the end count several times; a proof's claim counts each once.
+for faithful in no yes; do
+  "$fairway" prove $artifact --data list:held_out.txt --all --set eval.max_tokens=200 --set eval.faithful=$faithful \
+    --proof s.fwp | grep -e ' bpb ' >faithful-$faithful.txt || fail "prove, faithful = $faithful"
+done
+cmp faithful-no.txt faithful-yes.txt || fail "the claim counts as eval.faithful does"
 refuse 'ngram_hashed: it states no distribution.*nothing to decode with' \
   "$fairway" prove $artifact --data list:held_out.txt --set cache.plugin=ngram_hashed --set cache.min_order=2 --set cache.max_order=4
 
@@ -110,7 +116,7 @@ refuse 'data SOURCE.*or --verify FILE' "$fairway" prove $artifact
 refuse 'both --all and --spans' "$fairway" prove $artifact --data list:held_out.txt --all --spans 2
 refuse 'verify takes' "$fairway" prove $artifact --verify all.fwp --all
 refuse 'too few for 50 spans of 256' "$fairway" prove $artifact --data list:held_out.txt --spans 50
-refuse 'spans 0: a whole number from 1' "$fairway" prove $artifact --data list:held_out.txt --spans 0
+refuse 'spans = 0 is out of range: 1 to' "$fairway" prove $artifact --data list:held_out.txt --spans 0
 refuse 'cannot open absent.fairway' "$fairway" prove --artifact absent.fairway --verify all.fwp
 rm -f kept.fwp
 refuse 'ngram_hashed' "$fairway" prove $artifact --data list:held_out.txt --proof kept.fwp \
