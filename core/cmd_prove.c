@@ -1,5 +1,6 @@
 /* fairway prove: a text as a file that model and cache wrote, decoded again by a process that has
  * nothing but that file and the artifact. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
