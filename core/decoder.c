@@ -2,6 +2,7 @@
 #include "decoder.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "model_pass.h"
@@ -18,11 +19,14 @@ struct decoder {
 fw_status decoder_check(const struct model *model, fw_error *error) {
     const struct experiment *experiment = model->options.experiment;
     for (int64_t i = 0; i < model->layers; i++) {
-        if (layer_decodes(&model->layer[i])) continue;
-        return choice_fail(&experiment->attention[i], FW_E_UNSUPPORTED,
-                           "it cannot decode (no state_bytes, state_reset, decode, state_evict), "
-                           "which reading a stream token by token needs; gqa and xsa can",
-                           error);
+        const struct layer *layer = &model->layer[i];
+        char why[sizeof layer->cannot_decode + 128];
+        if (layer->decodes) continue;
+        (void)snprintf(why, sizeof why,
+                       "it cannot decode (%s), which reading a stream token by token needs; gqa "
+                       "and xsa can",
+                       layer->cannot_decode);
+        return choice_fail(&experiment->attention[i], FW_E_UNSUPPORTED, why, error);
     }
     return FW_OK;
 }

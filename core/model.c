@@ -3,19 +3,38 @@
 
 #include "model_internal.h"
 
-bool layer_decodes(const struct layer *layer) {
-    return FW_HAS(layer->attention, state_bytes) && FW_HAS(layer->attention, state_reset) &&
-           FW_HAS(layer->attention, decode) && FW_HAS(layer->attention, state_evict);
+static bool has_decoding(const fw_attention *attention) {
+    return FW_HAS(attention, state_bytes) && FW_HAS(attention, state_reset) &&
+           FW_HAS(attention, decode) && FW_HAS(attention, state_evict);
 }
 
-/* All calls of a layer share its scratch. A plugin that cannot decode is refused by the decoder. */
-static fw_status plan_decoding(const struct model *model, struct layer *layer, fw_error *error) {
+static bool has_retired(const fw_attention *attention) {
+    bool any = false;
+    for (int i = 0; i < 4 && FW_COVERS(attention, retired); i++)
+        any |= attention->retired[i] != NULL;
+    return any;
+}
+
+/* All calls of a layer share its scratch. One that cannot decode serves all other calls, so nobody
+ * but the decoder refuses it. */
+static void plan_decoding(const struct model *model, struct layer *layer) {
+    const fw_attention *attention = layer->attention;
     fw_attention_plan plan = {.struct_size = sizeof plan};
-    if (model->options.feed < 1 || !layer_decodes(layer)) return FW_OK;
-    FW_TRY(layer->attention->plan(layer->self, FW_DECODE, 1, model->options.feed, &plan, error));
-    if (plan.scratch_bytes > layer->plan.scratch_bytes)
+    fw_error why = {.struct_size = sizeof why};
+    char *words = layer->cannot_decode;
+    const size_t room = sizeof layer->cannot_decode;
+    if (!has_decoding(attention))
+        (void)snprintf(words, room, "%s",
+                       has_retired(attention)
+                           ? "what it has for it was built for an interface before 0.4"
+                           : "no state_bytes, state_reset, decode, state_evict");
+    else if (model->options.feed > 0 &&
+             attention->plan(layer->self, FW_DECODE, 1, model->options.feed, &plan, &why) != FW_OK)
+        (void)snprintf(words, room, "%.500s", why.message);
+    else
+        layer->decodes = true;
+    if (layer->decodes && plan.scratch_bytes > layer->plan.scratch_bytes)
         layer->plan.scratch_bytes = plan.scratch_bytes;
-    return FW_OK;
 }
 
 static fw_status create_layer(struct model *model, int32_t index, fw_error *error) {
@@ -37,8 +56,8 @@ static fw_status create_layer(struct model *model, int32_t index, fw_error *erro
         status =
             layer->attention->plan(layer->self, model->options.training ? FW_TRAIN : FW_INFER,
                                    model->options.batch, model->options.tokens, &layer->plan, &why);
-    if (status == FW_OK) status = plan_decoding(model, layer, &why);
     if (status == FW_OK) {
+        plan_decoding(model, layer);
         layer->n_attention = layer->attention->n_weights(layer->self);
         return FW_OK;
     }

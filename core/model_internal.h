@@ -32,6 +32,8 @@ struct layer {
     uint32_t mix, attention_scale, mlp_scale, value_scale;
     int32_t skip; /* row of skip_weights, -1: none */
     bool takes_values;
+    bool decodes;                   /* with scratch for it, where the model is made for feeds; */
+    char cannot_decode[512];        /* else why not */
     float norm_scale;               /* of both norms */
     fw_attention_plan plan;         /* scratch for decoding included */
     float *attention_rms, *mlp_rms; /* [N] */
@@ -104,9 +106,6 @@ struct model {
     struct staging *staging;           /* a pass's inputs, pairs and targets, [N] each */
     uint32_t uploads;                  /* so far */
 };
-
-/* Whether a layer's plugin can decode. */
-bool layer_decodes(const struct layer *layer);
 
 /* model_weights.c: declare all weights, in a stable order; allocate masters, gradients, copies. */
 fw_status model_declare_weights(struct model *model, fw_error *error);

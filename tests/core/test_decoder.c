@@ -64,10 +64,12 @@ static fw_status forward_second(void *self, const fw_attention_call *call, fw_er
     return forward(1, self, call, error);
 }
 
-static bool host_adds;
+static bool host_adds, no_decode_plan;
 
 static fw_status plan(int which, void *self, uint32_t phase, int64_t batch, int64_t tokens,
                       fw_attention_plan *out, fw_error *error) {
+    if (no_decode_plan && phase == FW_DECODE)
+        return fw_fail(error, FW_E_LIMIT, "nothing of it fits");
     FW_TRY(others[which].original->plan(self, phase, batch, tokens, out, error));
     if (host_adds) out->output_weight = 0;
     return FW_OK;
@@ -101,6 +103,9 @@ static void wrap_attention(const struct experiment *experiment) {
         choice->entry = &other->entry;
     }
 }
+
+/* How the plugins differ from those that are wrapped, before a model is made of them. */
+static void (*alter)(void);
 
 /* ---- fixtures ---- */
 
@@ -138,6 +143,7 @@ static void open_fixture(struct fixture *f, const struct variant *variant, int64
               &error);
     wrapped_device_open(&f->wrapped, f->session.services, 0);
     wrap_attention(f->session.experiment);
+    if (alter != NULL) alter();
     const struct model_options options = {.experiment = f->session.experiment,
                                           .host = &f->wrapped.services,
                                           .vocabulary = VOCABULARY,
@@ -337,17 +343,61 @@ static void decoders_that_cannot_be_are_refused(void **state) {
     close_fixture(&f);
 }
 
+static void no_decode(void) { others[0].vtable.decode = NULL; }
+
+static void no_member(void) {
+    others[1].vtable.struct_size =
+        offsetof(fw_attention, forward_flops) + sizeof others[1].vtable.forward_flops;
+}
+
+static void must_not_be_called(void) { fail_msg("a function of before 0.4 was called"); }
+
+/* What decoded before 0.4 lay right behind forward_flops, and took device memory alone. */
+static void form_before_0_4(void) {
+    fw_attention *vtable = &others[0].vtable;
+    void (*const old)(void) = must_not_be_called;
+    const size_t begin = offsetof(fw_attention, forward_flops) + sizeof vtable->forward_flops;
+    for (size_t i = 0; i < 4; i++)
+        memcpy((char *)vtable + begin + i * sizeof old, &old, sizeof old);
+    vtable->struct_size = (uint32_t)(begin + 4 * sizeof old);
+}
+
+static void expect_altered(void (*how)(void), const char *plugin, const char *words) {
+    struct fixture f;
+    alter = how;
+    open_fixture(&f, &variants[0], 5);
+    alter = NULL;
+    expect_refusal(&f, 1, 7, FW_E_UNSUPPORTED, plugin);
+    expect_refusal(&f, 1, 7, FW_E_UNSUPPORTED, "cannot decode");
+    expect_refusal(&f, 1, 7, FW_E_UNSUPPORTED, words);
+    expect(&f, 0); /* a pass is not concerned */
+    close_fixture(&f);
+}
+
 static void a_plugin_without_decode_is_named(void **state) {
     (void)state;
+    expect_altered(no_decode, "xsa", "no state_bytes");
+    expect_altered(no_member, "gqa", "no state_bytes");
+    expect_altered(form_before_0_4, "xsa", "interface before 0.4");
+}
+
+/* A plugin whose plan for decoding fails: windows are scored, and a decoder says why not. */
+static void a_failing_plan_concerns_decoders_alone(void **state) {
+    (void)state;
     struct fixture f;
-    open_fixture(&f, &variants[0], 5);
-    others[0].vtable.decode = NULL;
-    expect_refusal(&f, 1, 7, FW_E_UNSUPPORTED, "xsa");
-    expect_refusal(&f, 1, 7, FW_E_UNSUPPORTED, "cannot decode");
-    others[0].vtable.decode = others[0].original->decode;
-    others[1].vtable.struct_size = offsetof(fw_attention, state_bytes); /* an older plugin */
-    expect_refusal(&f, 1, 7, FW_E_UNSUPPORTED, "gqa");
-    others[1].vtable.struct_size = sizeof(fw_attention);
+    struct model *model = NULL;
+    float row[VOCABULARY];
+    static const char sliding[] =
+        ATTENTION "layers = 2\n[eval]\nmode = sliding\nwindow = 8\nstride = 4\nbatch = 2\n";
+    no_decode_plan = true;
+    open_fixture(&f, &(struct variant){"sliding", sliding, false}, 5);
+    expect_refusal(&f, 1, 7, FW_E_UNSUPPORTED, "cannot decode (nothing of it fits)");
+    assert_ok(scoring_model(&f.session, VOCABULARY, &model, &error), &error);
+    no_decode_plan = false;
+    set_weights(model, 11);
+    assert_ok(model_infer(model, f.text, 2, 8, &error), &error);
+    assert_ok(model_log_probabilities(model, 15, 1, row, &error), &error);
+    model_destroy(model);
     close_fixture(&f);
 }
 
@@ -452,6 +502,7 @@ int main(void) {
         cmocka_unit_test(decoders_take_turns),
         cmocka_unit_test(decoders_that_cannot_be_are_refused),
         cmocka_unit_test(a_plugin_without_decode_is_named),
+        cmocka_unit_test(a_failing_plan_concerns_decoders_alone),
         cmocka_unit_test(a_run_that_could_not_be_scored_is_refused),
         cmocka_unit_test(tokens_outside_are_refused),
         cmocka_unit_test(weights_that_change_count),

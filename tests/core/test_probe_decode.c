@@ -14,6 +14,14 @@ static fw_attention vtable;
 static fw_plugin plugin;
 static struct registry_entry entry;
 
+static bool no_plan;
+
+static fw_status plan(void *self, uint32_t phase, int64_t batch, int64_t tokens,
+                      fw_attention_plan *out, fw_error *why) {
+    if (no_plan && phase == FW_DECODE) return fw_fail(why, FW_E_LIMIT, "nothing of it fits");
+    return original->plan(self, phase, batch, tokens, out, why);
+}
+
 static fw_status forward(void *self, const fw_attention_call *call, fw_error *why) {
     fw_attention_call windowed = *call;
     windowed.window = keys;
@@ -29,6 +37,7 @@ static void wrap_attention(void) {
         original = plugin.vtable;
         vtable = *original;
         vtable.forward = forward;
+        vtable.plan = plan;
         plugin.vtable = &vtable;
         entry.plugin = &plugin;
         break;
@@ -39,6 +48,7 @@ static void wrap_attention(void) {
 static int setup(void **state) {
     const int failed = evaluate_setup(state);
     keys = 0;
+    no_plan = false;
     wrap_attention();
     vtable.decode = original->decode;
     return failed;
@@ -92,12 +102,21 @@ static void test_no_decoder(void **state) {
     assert_int_equal(verdict.positions, 0);
 }
 
+static void test_no_plan(void **state) {
+    (void)state;
+    no_plan = true;
+    const struct probe verdict = probed();
+    assert_int_equal(verdict.verdict, VERDICT_SKIPPED);
+    assert_non_null(strstr(verdict.words, "nothing of it fits"));
+}
+
 int main(void) {
 #define CHECKED(test) cmocka_unit_test_setup_teardown(test, setup, evaluate_teardown)
     const struct CMUnitTest tests[] = {
         CHECKED(test_equal),
         CHECKED(test_other_keys),
         CHECKED(test_no_decoder),
+        CHECKED(test_no_plan),
     };
     return cmocka_run_group_tests(tests, evaluate_open_session, evaluate_close_session);
 }

@@ -107,18 +107,23 @@ typedef struct fw_attention {
      */
     double (*forward_flops)(void *self, int64_t batch, int64_t tokens);
 
-    /* Optional, all or none, in this form since 0.4: decoding, which reads a stream of any length
-     * piece by piece and computes what forward would, with the window of each call, over all of it.
+    /* Decoding as it was before 0.4, of device memory alone: never called. Leave these NULL. */
+    void *retired[4];
+
+    /* Since 0.4. Optional, all or none: decoding, which reads a stream of any length piece by piece
+     * and computes what forward would, with the window of each call, over all of it.
      *   decode  appends the keys and values of call->tokens positions of each sequence, the first
      * of which is call->position_offset, and computes their outputs. A query sees what is held and
      * the call's own positions up to itself, the last call->window of these. Positions follow one
-     * another from 0 on without a bound, so rotation tables cannot lie ready: whatever depends on
-     * the position is computed from it, to the accuracy that forward has at position 0. Phase
+     * another from 0 on without a bound, so that rotation tables cannot lie ready: whatever depends
+     * on the position is computed from it, to the accuracy that forward has at position 0. Phase
      * FW_DECODE, plan()'s scratch for that phase and at least these B and T, no `saved`, no
      * cu_seqlens. E_RANGE: state->held + call->tokens exceeds the capacity; state and output are
-     * untouched. reset   holds nothing: the next call may begin at any position. evict   forgets
-     * the oldest n positions, 0 <= n <= held. E_RANGE. The instance keeps nothing of a state: any
-     * number of them may be decoded in turns. */
+     * untouched.
+     *   reset  holds nothing: the next call may begin at any position.
+     *   evict  forgets the oldest n positions, 0 <= n <= held. E_RANGE.
+     * The instance keeps nothing of a state: any number of them may be decoded in turns. A plan for
+     * FW_DECODE that fails says that this instance cannot decode; it serves all else. */
     size_t (*state_bytes)(void *self, int64_t batch, int64_t capacity);
     fw_status (*state_reset)(void *self, fw_attention_state *state, fw_error *error);
     fw_status (*decode)(void *self, fw_attention_state *state, const fw_attention_call *call,

@@ -82,10 +82,11 @@ FW_AT(fw_attention, plan, 40);
 FW_AT(fw_attention, forward, 48);
 FW_AT(fw_attention, backward, 56);
 FW_AT(fw_attention, forward_flops, 64);
-FW_AT(fw_attention, state_bytes, 72);
-FW_AT(fw_attention, state_reset, 80);
-FW_AT(fw_attention, decode, 88);
-FW_AT(fw_attention, state_evict, 96);
+FW_AT(fw_attention, retired, 72);
+FW_AT(fw_attention, state_bytes, 104);
+FW_AT(fw_attention, state_reset, 112);
+FW_AT(fw_attention, decode, 120);
+FW_AT(fw_attention, state_evict, 128);
 
 FW_AT(fw_averager_tensor, struct_size, 0);
 FW_AT(fw_averager_tensor, reserved, 4);
