@@ -114,12 +114,6 @@ void player_update(player *p, const uint32_t *tokens, uint64_t n) {
     if (n > 0) p->n_shown = 0;
 }
 
-double player_sum(const player *p) {
-    double sum = 0;
-    for (uint32_t v = 0; v < p->vocabulary; v++) sum += p->full[v];
-    return sum;
-}
-
 void player_text(uint32_t *tokens, uint64_t n, uint32_t vocabulary, uint64_t seed) {
     test_random random = {seed};
     for (uint64_t t = 0; t < n;) {

@@ -49,9 +49,6 @@ double player_added_bits(const char *id, const uint32_t *tokens, uint32_t n, uin
 void player_refused(const char *id, const char *const *overrides, uint32_t vocabulary,
                     fw_status expected, const char *words);
 
-/* Sum of p->full. */
-double player_sum(const player *p);
-
 /* Text of a kind: words of a small lexicon, with long repeats now and then. */
 void player_text(uint32_t *tokens, uint64_t n, uint32_t vocabulary, uint64_t seed);
 

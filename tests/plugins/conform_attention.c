@@ -383,7 +383,6 @@ int main(int argc, char **argv) {
                                        cmocka_unit_test(decoding_gives_what_forward_gives),
                                        cmocka_unit_test(decoding_keeps_to_the_window),
                                        cmocka_unit_test(decoding_at_far_positions),
-                                       cmocka_unit_test(decoding_knows_its_positions),
                                        cmocka_unit_test(states_take_turns),
                                        cmocka_unit_test(decoding_takes_more_than_forward),
                                        cmocka_unit_test(decoding_refuses)};

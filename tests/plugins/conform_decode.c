@@ -186,30 +186,6 @@ void decoding_at_far_positions(void **state) {
     close_layer(&l);
 }
 
-/* Of a plugin whose forward knows positions: a call at a wrong one is another result. */
-void decoding_knows_its_positions(void **state) {
-    (void)state;
-    if (!decodes()) skip();
-    layer l = open_layer(&target);
-    fw_error error = {.struct_size = sizeof error};
-    enum { T = 8 };
-    float *input = conform_normals(55, T * WIDTH, 1), *moved = conform_floats(T * WIDTH);
-    pass p = {.batch = 1, .tokens = T, .input = input};
-    float *right = decode_text(&l, &p, T, ones, 1);
-    const size_t mark = conform_mark();
-    fw_attention_state kept = open_state(&l, 1, T);
-    for (int64_t t = 0; t < T; t++) {
-        p.offset = t < T / 2 ? 0 : 1; /* a position is left out */
-        conform_ok(decode_piece(&l, &p, &kept, t, 1, moved, &error), &error);
-    }
-    conform_release(mark);
-    conform_assert_same("before the gap", moved, right, T / 2 * WIDTH);
-    assert_true(conform_difference(moved + T / 2 * WIDTH, right + T / 2 * WIDTH, T / 2 * WIDTH) >
-                rounding());
-    free(input), free(moved), free(right);
-    close_layer(&l);
-}
-
 /* An instance keeps nothing of a state; a state that is reset begins anew; calls repeat. */
 void states_take_turns(void **state) {
     (void)state;

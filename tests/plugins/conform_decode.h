@@ -11,7 +11,6 @@ void decoding_is_whole_or_absent(void **state);
 void decoding_gives_what_forward_gives(void **state);
 void decoding_keeps_to_the_window(void **state);
 void decoding_at_far_positions(void **state);
-void decoding_knows_its_positions(void **state);
 void states_take_turns(void **state);
 void decoding_takes_more_than_forward(void **state);
 void decoding_refuses(void **state);

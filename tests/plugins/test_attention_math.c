@@ -344,6 +344,58 @@ static void flops_count_the_causal_half(void **state) {
     close_bench(&b);
 }
 
+/* Each position by a call of its own, from `gap` on one further than those before. */
+static void decode_with_gap(const bench *b, fw_attention_state *kept, int64_t gap, float *output) {
+    const int64_t c = b->tc->width;
+    fw_tensor weights[N_WEIGHTS];
+    fw_attention_plan plan = {.struct_size = sizeof plan};
+    fw_error error = {.struct_size = sizeof error};
+    describe(b, b->values, weights);
+    assert_int_equal(b->vtable->plan(b->self, FW_DECODE, 1, 1, &plan, &error), FW_OK);
+    assert_int_equal(b->vtable->state_reset(b->self, kept, &error), FW_OK);
+    float *scratch = floats(plan.scratch_bytes / sizeof *scratch);
+    for (int64_t t = 0; t < b->tc->tokens; t++) {
+        const fw_attention_call call = {.struct_size = sizeof call,
+                                        .phase = FW_DECODE,
+                                        .batch = 1,
+                                        .tokens = 1,
+                                        .position_offset = t < gap ? t : t + 1,
+                                        .n_weights = N_WEIGHTS,
+                                        .weights = weights,
+                                        .input = fw_matrix(b->values[INPUT] + t * c, FW_F32, 1, c),
+                                        .output = fw_matrix(output + t * c, FW_F32, 1, c),
+                                        .scratch = scratch};
+        if (b->vtable->decode(b->self, kept, &call, &error) != FW_OK) fail_msg("%s", error.message);
+    }
+    free(scratch);
+}
+
+/* What is decoded at a wrong position is another result. */
+static void decoding_knows_its_positions(void **state) {
+    const test_case tc = {.plugin = *state,
+                          .settings = grouped,
+                          .batch = 1,
+                          .tokens = 8,
+                          .width = 36,
+                          .heads = 6,
+                          .kv_heads = 2};
+    enum { T = 8, GAP = 4 };
+    bench b = open_bench(&tc);
+    float *moved = floats(T * 36);
+    fw_attention_state kept = {.struct_size = sizeof kept, .batch = 1, .capacity = T};
+    kept.memory = floats(b.vtable->state_bytes(b.self, 1, T) / sizeof(float));
+    decode_with_gap(&b, &kept, T, b.output);
+    decode_with_gap(&b, &kept, GAP, moved);
+    assert_memory_equal(moved, b.output, GAP * 36 * sizeof *moved);
+    for (int64_t t = GAP; t < T; t++) {
+        double expected[36];
+        for (int i = 0; i < 36; i++) expected[i] = (double)b.output[t * 36 + i];
+        assert_true(test_relative_error(moved + t * 36, expected, 36) > 1e-3);
+    }
+    free(kept.memory), free(moved);
+    close_bench(&b);
+}
+
 #define FOR(test, plugin)                                                                          \
     { plugin ": " #test, test, NULL, NULL, (void *)(uintptr_t)plugin }
 
@@ -356,6 +408,8 @@ int main(void) {
                                        FOR(documents_and_adaptive_base, "xsa"),
                                        FOR(wrong_settings_are_refused, "gqa"),
                                        FOR(flops_count_the_causal_half, "gqa"),
+                                       FOR(decoding_knows_its_positions, "gqa"),
+                                       FOR(decoding_knows_its_positions, "xsa"),
                                        cmocka_unit_test(xsa_can_serve_the_last_layers_only)};
     return cmocka_run_group_tests(tests, open_device, NULL);
 }
