@@ -11,6 +11,17 @@ typedef struct weight {
     double pace; /* of trust: the sum of squared gradients */
 } weight;
 
+/* A context that stood in the stream, named by where it first did: the `order` tokens before `end`.
+ */
+typedef struct known_context {
+    uint32_t order, end;
+} known_context;
+
+/* A place that contexts share: the last one, what followed it, and where. */
+typedef struct place {
+    uint32_t number, token, at;
+} place;
+
 /* What the score of a token rests on. */
 typedef struct token_score {
     bool candidate;
@@ -28,7 +39,12 @@ struct tilt_reference {
     weight said[32][POWERS];
     weight counted[ORDERS][8][POWERS];
     weight followed[ORDERS][POWERS];
-    weight *own, *pair; /* V, and V by V: the token before, the token */
+    weight *own, *pair; /* V, and of pairs: the token before, the token */
+    uint32_t n_pairs;
+    known_context *contexts; /* in the order of their numbers */
+    uint32_t n_contexts;
+    uint32_t numbers[ORDERS]; /* of the contexts that stand now, by order; 0: none */
+    place *places;
     double hedge[EXPERTS];
     token_score *scores;     /* V */
     double *stated[EXPERTS]; /* V: model, n-gram cache, tilt */
@@ -38,6 +54,14 @@ struct tilt_reference {
 
 static void set_pace(weight *weights, size_t bytes) {
     for (size_t i = 0; i < bytes / sizeof *weights; i++) weights[i].pace = 1;
+}
+
+static uint32_t pairs_for(const tilt_options *options) {
+    const uint32_t all = options->ngram.vocabulary * options->ngram.vocabulary;
+    uint32_t n = 1;
+    if (options->pairs == 0 || all <= options->pairs) return options->pairs == 0 ? 0 : all;
+    while (2 * n <= options->pairs) n *= 2;
+    return n;
 }
 
 struct tilt_reference *tilt_reference_create(tilt_options options, uint32_t max_tokens) {
@@ -53,14 +77,17 @@ struct tilt_reference *tilt_reference_create(tilt_options options, uint32_t max_
         r->hedge[k] = 1.0 / EXPERTS;
     }
     r->own = calloc(V, sizeof *r->own);
-    r->pair = calloc((size_t)V * V, sizeof *r->pair);
+    r->n_pairs = pairs_for(&r->options);
+    r->pair = calloc(r->n_pairs + 1, sizeof *r->pair);
+    r->contexts = calloc((size_t)max_tokens * ORDERS, sizeof *r->contexts);
+    r->places = calloc((size_t)1 << options.recent_bits, sizeof *r->places);
     for (uint32_t i = 0; i < 6; i++)
         for (uint32_t j = 0; j < 8; j++) r->trust[i][j].value = 1;
     set_pace(&r->said[0][0], sizeof r->said);
     set_pace(&r->counted[0][0][0], sizeof r->counted);
     set_pace(&r->followed[0][0], sizeof r->followed);
     set_pace(r->own, V * sizeof(weight));
-    set_pace(r->pair, (size_t)V * V * sizeof(weight));
+    set_pace(r->pair, r->n_pairs * sizeof(weight));
     return r;
 }
 
@@ -69,6 +96,8 @@ void tilt_reference_destroy(struct tilt_reference *r) {
     for (uint32_t k = 0; k < EXPERTS; k++) free(r->stated[k]);
     free(r->own);
     free(r->pair);
+    free(r->contexts);
+    free(r->places);
     free(r->tokens);
     free(r->scores);
     free(r);
@@ -103,10 +132,44 @@ static uint32_t said_class(const struct tilt_reference *r, uint32_t token) {
            reached(count, (const double[]){2, 4, 8, 20}, 4);
 }
 
+/* The upper `bits` bits of the product. */
+static uint32_t hashed(uint32_t number, uint32_t bits) {
+    const uint32_t product = number * UINT32_C(0x9e3779b1);
+    return (uint32_t)((uint64_t)product << bits >> 32);
+}
+
+static uint32_t number_of(struct tilt_reference *r, uint32_t order) {
+    const uint32_t now = r->n_tokens;
+    for (uint32_t i = 0; i < r->n_contexts; i++)
+        if (r->contexts[i].order == order &&
+            memcmp(r->tokens + r->contexts[i].end - order, r->tokens + now - order,
+                   order * sizeof *r->tokens) == 0)
+            return i + 1;
+    r->contexts[r->n_contexts] = (known_context){order, now};
+    return ++r->n_contexts;
+}
+
+/* `token` comes after the contexts that stand now; others stand then. */
+static void fill_places(struct tilt_reference *r, uint32_t token) {
+    const uint32_t bits = r->options.recent_bits, longest = r->options.ngram.max_order;
+    for (uint32_t o = 1; o <= longest && bits > 0; o++)
+        if (r->numbers[o] > 0)
+            r->places[hashed(r->numbers[o], bits)] = (place){r->numbers[o], token, r->n_tokens};
+}
+
+static void number_contexts(struct tilt_reference *r) {
+    for (uint32_t o = r->options.ngram.max_order; o >= 1 && r->options.recent_bits > 0; o--)
+        r->numbers[o] = o <= r->n_tokens ? number_of(r, o) : 0;
+}
+
 /* Did `token` follow the last `order` tokens when they last stood before a place in this document?
- */
+ * Nobody knows where another context has taken the place of this one. */
 static bool followed_last(const struct tilt_reference *r, uint32_t order, uint32_t token) {
     const uint32_t now = r->n_tokens;
+    if (r->options.recent_bits > 0) {
+        const place *at = &r->places[hashed(r->numbers[order], r->options.recent_bits)];
+        return at->number == r->numbers[order] && at->at >= r->begin && at->token == token;
+    }
     for (uint32_t t = now; t-- > r->begin && t >= order;)
         if (memcmp(r->tokens + t - order, r->tokens + now - order, order * sizeof *r->tokens) == 0)
             return r->tokens[t] == token;
@@ -119,6 +182,14 @@ static uint32_t match_level(const struct tilt_reference *r) {
 
 static void use(token_score *one, weight *w) { one->used[one->n_used++] = w; }
 
+static weight *pair_weight(struct tilt_reference *r, uint32_t before, uint32_t token) {
+    const uint32_t V = r->options.ngram.vocabulary, number = before * V + token;
+    uint32_t bits = 0;
+    if (r->n_pairs == V * V) return &r->pair[number];
+    while (1u << bits < r->n_pairs) bits++;
+    return &r->pair[hashed(number, bits)];
+}
+
 static void score_candidate(struct tilt_reference *r, uint32_t token, double p) {
     token_score *one = &r->scores[token];
     const uint32_t power = power_of(p);
@@ -130,7 +201,7 @@ static void score_candidate(struct tilt_reference *r, uint32_t token, double p) 
     use(one, &r->counted[order][level][power]);
     use(one, &r->own[token]);
     const uint32_t before = r->n_tokens > 0 ? r->tokens[r->n_tokens - 1] : 0;
-    if (r->options.pairs) use(one, &r->pair[before * r->options.ngram.vocabulary + token]);
+    if (r->n_pairs > 0) use(one, pair_weight(r, before, token));
     for (uint32_t o = 1; o <= r->options.ngram.max_order && o <= r->n_tokens; o++)
         if (followed_last(r, o, token)) use(one, &r->followed[o][power]);
     one->score = r->trusted->value * one->ratio;
@@ -224,6 +295,8 @@ void tilt_reference_update(struct tilt_reference *r, uint32_t token) {
     }
     r->pending = false;
     reference_update(r->ngram, token);
+    fill_places(r, token);
     if (token == r->options.boundary) r->begin = r->n_tokens;
     r->tokens[r->n_tokens++] = token;
+    number_contexts(r);
 }

@@ -8,8 +8,9 @@
 typedef struct tilt_options {
     reference_options ngram;
     double likely, trust_rate, rate, switching;
-    bool pairs;        /* each pair has a weight */
-    uint32_t boundary; /* the token that begins a document */
+    uint32_t pairs;       /* weights of pairs at most */
+    uint32_t boundary;    /* the token that begins a document */
+    uint32_t recent_bits; /* of places for contexts; 0: each has its own */
 } tilt_options;
 
 struct tilt_reference;

@@ -12,7 +12,9 @@
  *          + sum over orders o of followed[o][p(v)] where v came last time in this document,
  * kept within [-6, 20], and not below 0 where p(v) < 2^-20. Candidates are the tokens that the
  * model gives more than `likely`, and those of the n-gram cache with p(v) + mass(v) / share above
- * it. [p(v)] stands for the power of two below it. trust begins with 1 and all else with 0.
+ * it. [p(v)] stands for the power of two below it. trust begins with 1 and all else with 0. Where
+ * fewer than V^2 weights of pairs are allowed there are P, the largest power of two that is, and
+ * pair[u, v] is number floor(P / 2^32 ((u V + v) 0x9e3779b1 mod 2^32)), shared with other pairs.
  *
  * After the token x is scored, every weight w moves down the gradient g of -log p_tilt(x), which is
  * p_tilt(v) - [v = x] times what the weight multiplies. Those of candidates keep a pace that is 1

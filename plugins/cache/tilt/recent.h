@@ -1,6 +1,10 @@
 /* What the document at hand has said so far: where and how often each token came, and which token
  * followed each context the last time. Words come again in the text that used them, and the counts
- * of the whole stream do not know where a text begins. */
+ * of the whole stream do not know where a text begins.
+ *
+ * Contexts have 2^slot_bits places. They are numbered from 1 as they first stand in the stream, at
+ * one position the longest first; number k has place floor(2^slot_bits / 2^32 (k 0x9e3779b1 mod
+ * 2^32)), where the last one that a token followed stays, of those at one position the longest. */
 #ifndef TILT_RECENT_H
 #define TILT_RECENT_H
 
