@@ -1,13 +1,14 @@
 /* The channel between the host and a cache in a process of its own: memory that both map, and
  * nothing else.
  *
- * Requests are numbered from 1 and answered in order. Each has a slot, by its number's parity: the
- * host writes `ask`, the child writes `say`. Two slots let the host post one request (what a scored
- * token was) and go on to the next (a row) without waiting for the answer to the first. Whoever
- * waits spins briefly and then sleeps; where spinning was of no use lately, as on a machine with
- * other work, it sleeps at once.
+ * Requests are numbered from 1 and answered in order. They take turns on the slots: the host writes
+ * `ask`, the child writes `say`. That there are several lets the host post one request (what a
+ * scored token was) and go on to the next (a row) without waiting for the answer to the first; that
+ * there are four, that a row stays what it is until then, as fairway/cache.h says. Whoever waits
+ * spins briefly and then sleeps; where spinning was of no use lately, as on a machine with other
+ * work, it sleeps at once.
  *
- *     head | ask context row bulk | say tokens values dense bulk | (the second slot's nine) |
+ *     head | ask context row bulk | say tokens values dense bulk | (the next slot's nine) |
  *
  * Each segment ends at the end of a page, and no access is allowed to the page behind it: a cache
  * that reads or writes beyond what it was handed dies of it. The host trusts nothing that it reads
@@ -20,7 +21,7 @@
 #include <stdbool.h>
 
 enum {
-    CHANNEL_SLOTS = 2,
+    CHANNEL_SLOTS = 4,
     CHANNEL_BULK_BYTES = 65536,
     CHANNEL_TOKENS = CHANNEL_BULK_BYTES / sizeof(uint32_t), /* in one bulk */
     CHANNEL_NOTE_BYTES = 2048

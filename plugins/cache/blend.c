@@ -28,12 +28,9 @@ fw_status blend_create(const fw_host *host, const fw_cache_shape *shape, uint32_
     mixer->masses = host->allocate(host, mixer->vocabulary * sizeof *mixer->masses);
     mixer->listed = host->allocate(host, (mixer->vocabulary + 1) * sizeof *mixer->listed);
     mixer->counts = host->allocate(host, (mixer->vocabulary + 1) * sizeof *mixer->counts);
-    if (options.learn) {
-        mixer->cells = host->allocate(host, n_cells(mixer) * sizeof *mixer->cells);
-        mixer->row = host->allocate(host, mixer->vocabulary * sizeof *mixer->row);
-    }
+    if (options.learn) mixer->cells = host->allocate(host, n_cells(mixer) * sizeof *mixer->cells);
     if (mixer->masses == NULL || mixer->listed == NULL || mixer->counts == NULL ||
-        (options.learn && (mixer->cells == NULL || mixer->row == NULL))) {
+        (options.learn && mixer->cells == NULL)) {
         blend_destroy(mixer);
         return fw_fail(error, FW_E_MEMORY, "no memory for the weights of the n-gram cache");
     }
@@ -43,7 +40,7 @@ fw_status blend_create(const fw_host *host, const fw_cache_shape *shape, uint32_
 }
 
 void blend_destroy(blend *mixer) {
-    void *const held[] = {mixer->masses, mixer->listed, mixer->counts, mixer->cells, mixer->row};
+    void *const held[] = {mixer->masses, mixer->listed, mixer->counts, mixer->cells};
     for (size_t i = 0; i < sizeof held / sizeof *held; i++)
         if (held[i] != NULL) mixer->host->release(mixer->host, held[i]);
     *mixer = (blend){.host = mixer->host};
@@ -174,10 +171,8 @@ void blend_predict(blend *mixer, const contexts *here, const fw_row *row,
     for (uint32_t o = mixer->options.min_order; o <= mixer->max_order; o++)
         if (here->active[o] != TRIE_NONE)
             trie_prefetch_list(here->store, here->active[o], mixer->options.max_followers);
-    if (mixer->options.learn) { /* copied while the lists are on their way */
-        memcpy(mixer->row, row->probabilities, mixer->vocabulary * sizeof *mixer->row);
-        mixer->pending = true;
-    }
+    mixer->row = row->probabilities;
+    mixer->pending = mixer->options.learn;
     mixer->n_experts = 0;
     prediction->form = FW_PREDICT_MIX;
     prediction->n = 0;
@@ -232,7 +227,6 @@ void blend_learn(blend *mixer, const contexts *here, uint32_t token) {
 
 uint64_t blend_bytes(const blend *mixer) {
     const uint64_t learned = n_cells(mixer) * sizeof *mixer->cells;
-    const uint64_t per_token = sizeof *mixer->masses + 2 * sizeof *mixer->listed +
-                               (mixer->options.learn ? sizeof *mixer->row : 0);
+    const uint64_t per_token = sizeof *mixer->masses + 2 * sizeof *mixer->listed;
     return (mixer->options.learn ? learned : 0) + mixer->vocabulary * per_token;
 }

@@ -61,11 +61,11 @@ typedef struct blend {
     uint32_t vocabulary;
     uint32_t max_order;
     uint32_t max_entries;
-    cell *cells;      /* by order and bucket, when learning */
-    double *row;      /* V: the model's row of the pending prediction, when learning */
-    double *masses;   /* V: gathered for the prediction in the making, else all 0 */
-    uint32_t *listed; /* V + 1: its tokens, those of the expert on top first ... */
-    uint32_t *counts; /* V + 1: ... and how often the first expert to list each has counted it */
+    cell *cells;       /* by order and bucket, when learning */
+    const double *row; /* V: the model's row of the pending prediction, the host's */
+    double *masses;    /* V: gathered for the prediction in the making, else all 0 */
+    uint32_t *listed;  /* V + 1: its tokens, those of the expert on top first ... */
+    uint32_t *counts;  /* V + 1: ... and how often the first expert to list each has counted it */
     uint32_t n_experts;
     bool pending; /* a prediction awaits its token */
     expert experts[MAX_ORDER + 1];

@@ -46,7 +46,9 @@ typedef struct fw_cache_shape {
  * told there about the same positions several times; others never are. */
 #define FW_UPDATE_EVERY_WINDOW 0xffffffffu
 
-/* The language model's row for one position. */
+/* The language model's row for one position. What it points to stays as it is until the next call
+ * of predict() or begin(), so that a cache which hears of each token by itself (update_every 1) may
+ * learn from the row without copying it. */
 typedef struct fw_row {
     uint32_t struct_size;
     uint32_t vocabulary;
@@ -57,9 +59,9 @@ typedef struct fw_row {
     double entropy; /* nats; computed only when the cache sets needs_entropy, else -1 */
     /* The tokens right before this position, in stream order: the last fw_cache.context_tokens of
      * them, fewer at the beginning of the stream. They include what a pending block will tell, and
-     * the stream's first token, which is never scored. Valid like `probabilities`. Under [eval]
-     * faithful = yes, for caches that declare themselves unverified, an index before the beginning
-     * wraps around to the end of the stream, as in record 993: a look-ahead. */
+     * the stream's first token, which is never scored. Under [eval] faithful = yes, for caches that
+     * declare themselves unverified, an index before the beginning wraps around to the end of the
+     * stream, as in record 993: a look-ahead. */
     const uint32_t *context;
     uint32_t n_context;
     uint32_t reserved;
