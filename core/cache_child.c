@@ -124,7 +124,6 @@ static fw_status load(fw_error *error) {
     const fw_module *module = NULL;
     FW_TRY(go_to_jail(opening->path, error));
     FW_TRY(module_load(opening->path, &module, error));
-    (void)prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0); /* once more: its constructors have run */
     FW_TRY(jail_enter(JAIL_SEALED, NULL, error));
     const fw_plugin *plugin = find_cache(module, opening->id);
     if (plugin == NULL || plugin->n_params != opening->n_values)

@@ -114,15 +114,15 @@ static const int sealed_calls[] = {
     /* descriptors that are open */
     SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(pread64),
     SCMP_SYS(pwrite64), SCMP_SYS(lseek), SCMP_SYS(fstat), SCMP_SYS(close), SCMP_SYS(close_range),
-    SCMP_SYS(fcntl), SCMP_SYS(fsync),
+    SCMP_SYS(fsync),
     /* memory */
     SCMP_SYS(brk), SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mremap), SCMP_SYS(mprotect),
     SCMP_SYS(madvise),
     /* threads and signals of its own */
     SCMP_SYS(futex), SCMP_SYS(set_robust_list), SCMP_SYS(rseq), SCMP_SYS(sched_yield),
-    SCMP_SYS(sched_getaffinity), SCMP_SYS(sched_setaffinity), SCMP_SYS(getcpu), SCMP_SYS(getpid),
-    SCMP_SYS(getppid), SCMP_SYS(gettid), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask),
-    SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack), SCMP_SYS(exit), SCMP_SYS(exit_group),
+    SCMP_SYS(sched_getaffinity), SCMP_SYS(getcpu), SCMP_SYS(getpid), SCMP_SYS(getppid),
+    SCMP_SYS(gettid), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),
+    SCMP_SYS(sigaltstack), SCMP_SYS(exit), SCMP_SYS(exit_group),
     /* clock and chance */
     SCMP_SYS(clock_gettime), SCMP_SYS(clock_getres), SCMP_SYS(clock_nanosleep), SCMP_SYS(nanosleep),
     SCMP_SYS(gettimeofday), SCMP_SYS(time), SCMP_SYS(restart_syscall), SCMP_SYS(getrandom)};
@@ -141,7 +141,7 @@ static const int loading_calls[] = {
     SCMP_SYS(sysinfo), SCMP_SYS(arch_prctl), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid),
     SCMP_SYS(getegid),
     /* what leads from here to JAIL_SEALED */
-    SCMP_SYS(prctl), SCMP_SYS(seccomp), SCMP_SYS(capset), SCMP_SYS(landlock_create_ruleset),
+    SCMP_SYS(seccomp), SCMP_SYS(capset), SCMP_SYS(landlock_create_ruleset),
     SCMP_SYS(landlock_add_rule), SCMP_SYS(landlock_restrict_self)};
 
 /* Refused like others, and not worth a note: OpenBLAS asks where its memory should lie. */
@@ -154,6 +154,34 @@ static int allow(scmp_filter_ctx filter, const int *calls, size_t n) {
         if (result != 0 && result != -EDOM) return result;
     }
     return 0;
+}
+
+/* A call whose argument `which` must be one of a few; the kernel looks at its lower half alone. */
+static int allow_some(scmp_filter_ctx filter, int call, unsigned which, const int *values,
+                      size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        const struct scmp_arg_cmp is =
+            SCMP_CMP(which, SCMP_CMP_MASKED_EQ, UINT32_MAX, (scmp_datum_t)values[i]);
+        const int result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, call, 1, is);
+        if (result != 0) return result;
+    }
+    return 0;
+}
+
+/* What concerns a descriptor of its own: a lock, say, is seen by all who have the file open, as
+ * /dev/null. */
+static int allow_descriptors(scmp_filter_ctx filter) {
+    static const int commands[] = {F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_SETFD, F_GETFL, F_SETFL};
+    return allow_some(filter, SCMP_SYS(fcntl), 1, commands, sizeof commands / sizeof(int));
+}
+
+/* What leads from here to JAIL_SEALED, and names; nothing by which a process could outlive the one
+ * that it is to end with. */
+static int allow_leading_on(scmp_filter_ctx filter) {
+    static const int options[] = {PR_SET_NO_NEW_PRIVS, PR_GET_NO_NEW_PRIVS, PR_SET_SECCOMP,
+                                  PR_GET_SECCOMP,      PR_CAPBSET_READ,     PR_SET_NAME,
+                                  PR_GET_NAME,         PR_SET_VMA};
+    return allow_some(filter, SCMP_SYS(prctl), 0, options, sizeof options / sizeof(int));
 }
 
 /* Files for reading alone. */
@@ -179,16 +207,31 @@ static int allow_threads(scmp_filter_ctx filter) {
     return result;
 }
 
+/* Who asks for processors is told that it has them: a set that a process could change, its own or
+ * another's of the same user, would be a word to all who ask for it. */
+static int allow_sealed(scmp_filter_ctx filter) {
+    int result = allow(filter, sealed_calls, sizeof sealed_calls / sizeof(int));
+    if (result == 0) result = allow_descriptors(filter);
+    if (result == 0) result = allow_threads(filter);
+    if (result == 0)
+        result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(0), SCMP_SYS(sched_setaffinity), 0);
+    return result;
+}
+
+static int allow_loading(scmp_filter_ctx filter) {
+    const int result = allow(filter, loading_calls, sizeof loading_calls / sizeof(int));
+    return result == 0 ? allow_leading_on(filter) : result;
+}
+
 static int limit_calls(scmp_filter_ctx filter, enum jail jail) {
     int result = seccomp_attr_set(filter, SCMP_FLTATR_CTL_TSYNC, 1);
-    if (result == 0) result = allow(filter, sealed_calls, sizeof sealed_calls / sizeof(int));
-    if (result == 0) result = allow_threads(filter);
+    if (result == 0) result = allow_sealed(filter);
     if (result == 0 && noting && jail == JAIL_SEALED)
         result = seccomp_rule_add(filter, SCMP_ACT_ERRNO(EPERM), idle_calls[0], 0);
     if (result == 0 && jail == JAIL_SEALED_WITH_DEVICE)
         result = allow(filter, device_calls, sizeof device_calls / sizeof(int));
     if (result == 0 && jail == JAIL_LOADING) {
-        result = allow(filter, loading_calls, sizeof loading_calls / sizeof(int));
+        result = allow_loading(filter);
         if (result == 0) result = allow_opening(filter);
     }
     return result == 0 ? seccomp_load(filter) : result;
@@ -210,9 +253,8 @@ fw_status jail_enter(enum jail jail, const char *const *readable, fw_error *erro
 /* ---- the jail that asks ---- */
 
 static int limit_to_asking(scmp_filter_ctx filter) {
-    int result = allow(filter, sealed_calls, sizeof sealed_calls / sizeof(int));
-    if (result == 0) result = allow_threads(filter);
-    if (result == 0) result = allow(filter, loading_calls, sizeof loading_calls / sizeof(int));
+    int result = allow_sealed(filter);
+    if (result == 0) result = allow_loading(filter);
     if (result == 0) result = seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(sendmsg), 0);
     if (result == 0) result = seccomp_rule_add(filter, SCMP_ACT_NOTIFY, SCMP_SYS(openat), 0);
     const int old = result == 0 ? seccomp_rule_add(filter, SCMP_ACT_NOTIFY, SCMP_SYS(open), 0) : 0;

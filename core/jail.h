@@ -3,7 +3,8 @@
  * A jail is of three parts. No privileges: none are gained from here on, and capabilities are
  * dropped. Landlock, where the kernel has it: files may be read below the directories named, and
  * nowhere else; other processes may not be looked into. Seccomp: a list of the system calls that
- * are left; all others fail with EPERM. All threads of the process are in it. */
+ * are left; all others fail with EPERM. All threads of the process are in it. Setting processors is
+ * answered as if it were done, and is not. */
 #ifndef FAIRWAY_JAIL_H
 #define FAIRWAY_JAIL_H
 

@@ -1,9 +1,13 @@
 /* Jails from inside: a forked process enters one and tries what it must not be able to do, and what
  * it must. Its exit code is the number of what went wrong. */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE /* cpu_set_t, F_OFD_SETLK */
+#endif
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/landlock.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/mman.h>
@@ -47,6 +51,19 @@ static bool can_allocate(void) {
     return true;
 }
 
+/* Open before the jail, as in the processes of caches, and one file for all of them. */
+static int null_device;
+
+/* What a library asks of descriptors, and that affinity can be set as far as it can tell. */
+static bool can_ask_descriptors(void) {
+    const int copy = fcntl(null_device, F_DUPFD_CLOEXEC, 10);
+    cpu_set_t set;
+    return copy >= 10 && fcntl(copy, F_GETFD) == FD_CLOEXEC && fcntl(copy, F_SETFD, 0) == 0 &&
+           (fcntl(copy, F_GETFL) & O_ACCMODE) == O_RDWR && close(copy) == 0 &&
+           sched_getaffinity(0, sizeof set, &set) == 0 &&
+           sched_setaffinity(0, sizeof set, &set) == 0;
+}
+
 static bool can_read(const char *path) {
     char byte;
     const int descriptor = open(path, O_RDONLY);
@@ -63,6 +80,27 @@ static bool can_fork(void) {
     return pid > 0;
 }
 
+/* Record locks and owners of signals: what one process sets, another one sees or feels. */
+static bool can_lock(void) {
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+    return fcntl(null_device, F_SETLK, &lock) == 0 || fcntl(null_device, F_GETLK, &lock) == 0 ||
+           fcntl(null_device, F_OFD_SETLK, &lock) == 0 ||
+           fcntl(null_device, F_SETOWN, getppid()) == 0;
+}
+
+/* Neither another's, nor its own, which others may ask for. */
+static bool can_move(pid_t process) {
+    cpu_set_t before, one, after;
+    CPU_ZERO(&one);
+    if (sched_getaffinity(process, sizeof before, &before) != 0) return false;
+    for (size_t i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; i++)
+        if (CPU_ISSET(i, &before)) CPU_SET(i, &one);
+    (void)sched_setaffinity(process, sizeof one, &one);
+    (void)sched_getaffinity(process, sizeof after, &after);
+    (void)sched_setaffinity(process, sizeof before, &before);
+    return CPU_COUNT(&before) > 1 && !CPU_EQUAL(&before, &after);
+}
+
 /* Others: the test itself, which is the parent. */
 static bool can_reach_others(void) {
     char byte = 0;
@@ -71,7 +109,7 @@ static bool can_reach_others(void) {
     (void)snprintf(memory, sizeof memory, "/proc/%d/mem", (int)getppid());
     return syscall(SYS_process_vm_readv, getppid(), &here, 1, &there, 1, 0) == 1 ||
            ptrace(PTRACE_ATTACH, getppid(), NULL, NULL) == 0 || kill(getppid(), 0) == 0 ||
-           open(memory, O_RDONLY) >= 0;
+           open(memory, O_RDONLY) >= 0 || can_lock() || can_move(getppid()) || can_move(0);
 }
 
 static bool can_talk(void) {
@@ -84,6 +122,12 @@ static bool can_run(void) {
     return errno != EPERM;
 }
 
+/* To outlive who started it: upper halves are not looked at by the kernel. */
+static bool can_outlive(void) {
+    return prctl(PR_SET_PDEATHSIG, 0, 0, 0, 0) == 0 ||
+           syscall(SYS_prctl, (1L << 32) | PR_SET_PDEATHSIG, 0, 0, 0, 0) == 0;
+}
+
 #define EXPECT(condition)                                                                          \
     do {                                                                                           \
         if (!(condition)) _exit(__LINE__ % 256);                                                   \
@@ -92,12 +136,14 @@ static bool can_run(void) {
 static void expect_jailed(void) {
     EXPECT(can_allocate());
     EXPECT(can_thread());
+    EXPECT(can_ask_descriptors());
     EXPECT(!can_fork());
     EXPECT(!can_reach_others());
     EXPECT(!can_talk());
     EXPECT(!can_write(allowed));
     EXPECT(!can_write(elsewhere));
     EXPECT(!can_run());
+    EXPECT(!can_outlive());
 }
 
 /* `readable` is a folder of `allowed`, but not of `elsewhere`. */
@@ -118,9 +164,11 @@ static void live_in_jail(const char *const *readable) {
 }
 
 static int status_of(void (*life)(const char *const *), const char *const *readable) {
+    null_device = open("/dev/null", O_RDWR);
     const pid_t pid = fork();
-    assert_true(pid >= 0);
+    assert_true(pid >= 0 && null_device >= 0);
     if (pid == 0) life(readable);
+    (void)close(null_device);
     int status = 0;
     assert_int_equal(waitpid(pid, &status, 0), pid);
     return status;
