@@ -96,14 +96,16 @@ static fw_status score_block(struct evaluation *e, struct scored_cache *cache,
     return FW_OK;
 }
 
+/* The counterpart's is the score that counts. It comes first, so that nobody who could pass it on
+ * was told what it is asked about. */
 fw_status evaluate_score_caches(void *self, uint32_t consumer, uint32_t slot, fw_error *error) {
     struct evaluation *e = self;
     struct block *block = &e->blocks[slot];
     const bool ours = e->second.stream == NULL || block->number % 2 == consumer;
     double *own = ours ? block->own[CACHE] : NULL;
     if (consumer == 1) return score_block(e, &e->second, block, own, error);
-    FW_TRY(score_block(e, &e->cache, block, own, error));
-    return score_block(e, &e->counterpart, block, block->own[COUNTERPART], error);
+    FW_TRY(score_block(e, &e->counterpart, block, block->own[COUNTERPART], error));
+    return score_block(e, &e->cache, block, own, error);
 }
 
 /* ---- opening and closing ---- */
@@ -183,16 +185,17 @@ static fw_status enter(struct evaluation *e, const struct plugin_choice *choice,
 
 /* Where a cache's state depends on the tokens alone, a second instance can take every other block
  * and be told of those that the first one takes, on a thread of its own; the score is the same, bit
- * for bit. Not where somebody watches, or where updates come in blocks, which begin elsewhere then.
- */
+ * for bit. Not where somebody watches, or where updates come in blocks, which begin elsewhere then;
+ * nor in processes of their own, whose jails cannot keep one from signalling to the other, by
+ * timing at the least, what it was told. */
 static fw_status open_second(struct evaluation *e, fw_error *error) {
     enum { THREADS = 4 }; /* reading and forming rows need some, too */
     const struct evaluate_options *options = e->options;
     const struct plugin_choice *choice = &options->experiment->cache;
     const fw_cache *cache = choice->entry->plugin->vtable;
     if (options->host->threads(options->host) < THREADS || options->watcher != NULL ||
-        e->cache.audit != NULL || e->windows.faithful || !counts_only(choice) ||
-        !choice_is_on(choice) || cache->update_every > 1)
+        choice->apart != NULL || e->cache.audit != NULL || e->windows.faithful ||
+        !counts_only(choice) || !choice_is_on(choice) || cache->update_every > 1)
         return FW_OK;
     const uint32_t context = cache_stream_context(e->cache.stream);
     e->second.warm = e->cache.warm;

@@ -2,6 +2,8 @@
  * not: with real caches on a text that they gain on, every number is the same bit for bit. */
 #include <stdio.h>
 
+#include "cache_child.h"
+#include "cache_process.h"
 #include "evaluate_fixture.h"
 #include "registry.h"
 #include "shard.h"
@@ -40,7 +42,8 @@ static int teardown(void **state) {
 
 static void use_cache(const char *id) {
     if (experiment.cache.values != script.choice.values) free(experiment.cache.values);
-    entry = (struct registry_entry){.plugin = test_plugin(FW_CACHE, id)};
+    const fw_plugin *plugin = test_plugin(FW_CACHE, id);
+    entry = (struct registry_entry){.plugin = plugin, .path = test_plugin_path(plugin)};
     experiment.cache = (struct plugin_choice){.kind = FW_CACHE,
                                               .section = "cache",
                                               .name = id,
@@ -90,6 +93,21 @@ static void test_threads_change_nothing(void **state) {
                 assert_equal(&one, &four);
                 assert_true((one.cache_changed > TEXT / 2) == (i < 2));
             }
+}
+
+/* Two instances in processes of their own could still signal each other what one of them was told
+ * and the other is about to be asked: there is one, however many threads there are. */
+static void test_one_process_alone(void **state) {
+    (void)state;
+    static const struct apart apart = {.seconds = 60};
+    use_cache("ngram_counts");
+    const struct evaluate_result two = score_on(2, EVAL_PLAIN), four = score_on(4, EVAL_PLAIN);
+    assert_int_equal(four.cache_memory, 2 * two.cache_memory);
+    experiment.cache.apart = &apart;
+    const struct evaluate_result jailed = score_on(4, EVAL_PLAIN);
+    assert_true(jailed.isolated);
+    assert_equal(&two, &jailed);
+    assert_int_equal(jailed.cache_memory, two.cache_memory);
 }
 
 /* Parts that begin warm give the score of one part; cold ones do not. */
@@ -181,9 +199,12 @@ static void test_the_second_instance_marks_the_score(void **state) {
     assert_true(result.largest_sum > 2);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
+    if (argc > 1 && strcmp(argv[1], CACHE_CHILD_VERB) == 0)
+        return cache_child_main(argc - 1, argv + 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(test_threads_change_nothing, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_one_process_alone, setup, teardown),
         cmocka_unit_test_setup_teardown(test_warm_start, setup, teardown),
         cmocka_unit_test_setup_teardown(test_what_learns_cannot_begin_warm, setup, teardown),
         cmocka_unit_test_setup_teardown(test_first_error_is_told, setup, teardown),

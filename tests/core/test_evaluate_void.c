@@ -170,6 +170,20 @@ static void test_ranks_begin_cold(void **state) {
 
 /* ---- the counterpart ---- */
 
+static uint64_t script_asked, script_knows; /* a position; how many targets it was told */
+static size_t n_asked_late;                 /* times that the counterpart was asked about those */
+
+static void state_and_remember(const fw_row *row, fw_prediction *prediction) {
+    script_asked = row->position;
+    state_unverified(row, prediction);
+}
+
+static fw_status learn_target(const uint32_t *told, uint64_t n, fw_error *why) {
+    (void)told, (void)n, (void)why;
+    if (script_knows <= script_asked) script_knows = script_asked + 1;
+    return FW_OK;
+}
+
 /* A cache that halves the model's weight and says 1 of token 1. */
 static fw_status honest_create(const fw_host *host, const fw_value *values,
                                const fw_cache_shape *shape, void **self, fw_error *why) {
@@ -182,7 +196,8 @@ static void honest_destroy(void *self) { (void)self; }
 static fw_status honest_begin(void *self, fw_error *why) { return (void)self, (void)why, FW_OK; }
 static fw_status honest_predict(void *self, const fw_row *row, fw_prediction *prediction,
                                 fw_error *why) {
-    (void)self, (void)row, (void)why;
+    (void)self, (void)why;
+    n_asked_late += row->position < script_knows;
     script_state_list(prediction, FW_PREDICT_MIX, 0.5, 1, (uint32_t[]){1}, (double[]){0.5});
     return FW_OK;
 }
@@ -222,6 +237,25 @@ static void test_counterpart(void **state) {
     assert_false(evaluate_with(1, EVAL_SLIDING, false).has_counterpart);
 }
 
+/* Whoever is told something could tell it to others, even from a jail: so the one that counts is
+ * asked first. */
+static void test_counterpart_comes_first(void **state) {
+    (void)state;
+    experiment.counterpart = (struct plugin_choice){
+        .kind = FW_CACHE, .section = "counterpart", .name = "honest", .entry = &honest_entry};
+    script.vtable.unverified = 1;
+    script.predict = state_and_remember;
+    script.update = learn_target;
+    experiment.eval.on_violation = EVAL_VIOLATION_REPORT;
+    for (int64_t mode = EVAL_PLAIN; mode <= EVAL_SLIDING; mode++) {
+        script_knows = n_asked_late = script.n_calls = 0;
+        (void)evaluate_with(1, mode, true);
+        assert_int_equal(script_knows, N - 1);
+        assert_int_equal(n_asked_late, 0);
+    }
+    script_knows = 0;
+}
+
 static void test_checked_before_any_work(void **state) {
     (void)state;
     const fw_host *host = &device.services;
@@ -247,10 +281,15 @@ static void test_checked_before_any_work(void **state) {
 int main(void) {
 #define CHECKED(test) cmocka_unit_test_setup_teardown(test, evaluate_setup, evaluate_teardown)
     const struct CMUnitTest tests[] = {
-        CHECKED(test_unverified),     CHECKED(test_declared_unverified),
-        CHECKED(test_faithful_score), CHECKED(test_faithful_leaves_plain_alone),
-        CHECKED(test_windows_told),   CHECKED(test_ranks_begin_cold),
-        CHECKED(test_counterpart),    CHECKED(test_checked_before_any_work),
+        CHECKED(test_unverified),
+        CHECKED(test_declared_unverified),
+        CHECKED(test_faithful_score),
+        CHECKED(test_faithful_leaves_plain_alone),
+        CHECKED(test_windows_told),
+        CHECKED(test_ranks_begin_cold),
+        CHECKED(test_counterpart),
+        CHECKED(test_counterpart_comes_first),
+        CHECKED(test_checked_before_any_work),
     };
     return cmocka_run_group_tests_name("in step", tests, evaluate_open_session,
                                        evaluate_close_session) +
