@@ -14,9 +14,11 @@
 
 #define LARGE_PAGE ((size_t)2 << 20)
 
+enum { LONGEST_EFFECT = 63, MOST_EFFECTS = 256 };
+
 /* An effect that a plugin stated. */
 struct effect {
-    char name[64];
+    char name[LONGEST_EFFECT + 1];
     double size;
 };
 
@@ -108,9 +110,11 @@ static double service_seconds_left(const fw_host *table) {
 
 /* ---- Effects ---- */
 
+/* NULL: no memory, or more of them than anybody reads. */
 static struct effect *effect_named(struct host *host, const char *name) {
     for (size_t i = 0; i < host->n_effects; i++)
-        if (strcmp(host->effects[i].name, name) == 0) return &host->effects[i];
+        if (strncmp(host->effects[i].name, name, LONGEST_EFFECT) == 0) return &host->effects[i];
+    if (host->n_effects == MOST_EFFECTS) return NULL;
     struct effect *more = realloc(host->effects, (host->n_effects + 1) * sizeof *more);
     if (more == NULL) return NULL;
     host->effects = more;

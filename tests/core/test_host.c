@@ -239,6 +239,40 @@ static void half_devices(void **state) {
     assert_null(table->device);
 }
 
+struct noted {
+    size_t n;
+    double sum;
+};
+
+static void add_effect(void *argument, const char *name, double size) {
+    struct noted *noted = argument;
+    assert_true(strlen(name) < 64);
+    noted->n++;
+    noted->sum += size;
+}
+
+/* However many a plugin states, the host does not grow without end: a name is what is kept of it,
+ * and there is an end to names. */
+static void effects(void **state) {
+    (void)state;
+    char name[200];
+    struct noted noted = {0};
+    memset(name, 'x', sizeof name);
+    name[sizeof name - 1] = '\0';
+    for (int i = 0; i < 3; i++) table->effect(table, name, i);
+    name[63] = '\0';
+    table->effect(table, name, 3);
+    host_each_effect(host, add_effect, &noted);
+    assert_true(noted.n == 1 && noted.sum == 3);
+    for (int i = 0; i < 100000; i++) {
+        (void)snprintf(name, sizeof name, "effect_%d", i);
+        table->effect(table, name, 0);
+    }
+    noted.n = 0;
+    host_each_effect(host, add_effect, &noted);
+    assert_int_equal(noted.n, 256);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_index_once),
@@ -249,6 +283,7 @@ int main(void) {
         cmocka_unit_test(instances_are_remembered),
         cmocka_unit_test(short_instances_are_refused),
         cmocka_unit_test(half_devices),
+        cmocka_unit_test(effects),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -77,8 +77,8 @@ typedef struct fw_host {
     const void *(*service)(const struct fw_host *host, const char *id);
 
     /* State the size of an effect that the instance's feature had ("swa_relative_distance", 0.012):
-     * it goes into the receipt, the last value of a name counts, and a size of 0 ends the run with
-     * an error, because a feature without effect is a mistake. Names are [a-z0-9_], at most 63. */
+     * it goes into the receipt, the last value of a name counts, and 0 ends the run with an error,
+     * as what has no effect is a mistake. Names are [a-z0-9_], at most 63; a run notes 256. */
     void (*effect)(const struct fw_host *host, const char *name, double size);
 } fw_host;
 
