@@ -1,6 +1,6 @@
 /* A cache that breaks the protocol, or its process, in the way and at the position that its
- * parameters say. Until then it states the row as it is. Built as a module, so that it can be
- * used by the program and in a process of its own. */
+ * parameters say. Until then it states the row as it is, and keeps what it is told, which is its
+ * state. Built as a module, so that it can be used by the program and in a process of its own. */
 #include <fairway/fairway.h>
 #include <math.h>
 #include <pthread.h>
@@ -70,6 +70,8 @@ typedef struct broken {
     uint64_t at, position;
     uint32_t vocabulary;
     const fw_host *host;
+    uint32_t *told;
+    size_t n_told;
     double *raced;
     pthread_t racer;
     _Atomic bool racing;
@@ -108,11 +110,13 @@ static void destroy(void *self) {
         b->racing = false;
         (void)pthread_join(b->racer, NULL);
     }
+    free(b->told);
     free(b);
 }
 
 static fw_status begin(void *self, fw_error *error) {
-    const broken *b = self;
+    broken *b = self;
+    b->n_told = 0;
     return b->way == WAY_begin_error ? fw_fail(error, FW_E_LIMIT, "no stream today") : FW_OK;
 }
 
@@ -247,9 +251,20 @@ static fw_status predict(void *self, const fw_row *row, fw_prediction *predictio
     return FW_OK;
 }
 
+/* `tokens`: NULL for room alone. */
+static fw_status keep(broken *b, const uint32_t *tokens, size_t n, fw_error *error) {
+    uint32_t *told = realloc(b->told, (b->n_told + n + 1) * sizeof *told);
+    if (told == NULL) return fw_fail(error, FW_E_MEMORY, "no memory");
+    b->told = told;
+    if (n > 0 && tokens != NULL) memcpy(told + b->n_told, tokens, n * sizeof *told);
+    b->n_told += n;
+    return FW_OK;
+}
+
 static fw_status update(void *self, const uint32_t *tokens, uint64_t n, fw_error *error) {
-    const broken *b = self;
+    broken *b = self;
     volatile uint32_t sink;
+    FW_TRY(keep(b, tokens, n, error));
     if (b->position != b->at) return FW_OK;
     if (b->way == WAY_update_error) return fw_fail(error, FW_E_LIMIT, "the cache is full");
     if (b->way == WAY_update_crash) crash();
@@ -261,12 +276,33 @@ static fw_status update(void *self, const uint32_t *tokens, uint64_t n, fw_error
     return FW_OK;
 }
 
+static fw_status snapshot(void *self, void *state, size_t *bytes, fw_error *error) {
+    const broken *b = self;
+    const size_t needed = b->n_told * sizeof *b->told, room = *bytes;
+    *bytes = needed;
+    if (state == NULL || room < needed) return fw_fail(error, FW_E_BUFFER, "%zu bytes", needed);
+    if (needed > 0) memcpy(state, b->told, needed);
+    return FW_OK;
+}
+
+static fw_status restore(void *self, const void *state, size_t bytes, fw_error *error) {
+    broken *b = self;
+    const size_t n = bytes / sizeof *b->told;
+    if (bytes % sizeof *b->told != 0) return fw_fail(error, FW_E_FORMAT, "no state of mine");
+    b->n_told = 0;
+    FW_TRY(keep(b, NULL, n, error));
+    if (n > 0) memcpy(b->told, state, bytes);
+    return FW_OK;
+}
+
 static const fw_cache vtable = {.struct_size = sizeof vtable,
                                 .create = create,
                                 .destroy = destroy,
                                 .begin = begin,
                                 .predict = predict,
                                 .update = update,
+                                .snapshot = snapshot,
+                                .restore = restore,
 #ifdef UNVERIFIED
                                 .unverified = 1
 #endif

@@ -10,6 +10,7 @@
 
 #include "cache_child.h"
 #include "cache_process.h"
+#include "seat_channel.h"
 #include "seat_fixture.h"
 
 /* ---- the same scores ---- */
@@ -83,47 +84,70 @@ static void open_plain(struct seat *seat, struct cache_seat *cache, const char *
 }
 
 /* More tokens than go into one request. */
-static void test_states_travel(void **state) {
+static void test_tokens_travel(void **state) {
     (void)state;
     enum { MANY = 70000 };
     static uint32_t tokens[MANY];
     fw_error error = {.struct_size = sizeof error};
-    struct seat seats[2];
-    struct cache_seat caches[2];
-    size_t sizes[2] = {0};
-    uint8_t *states[2];
+    uint64_t bytes[2];
     make_tokens(tokens, MANY);
     for (int i = 0; i < 2; i++) {
-        open_plain(&seats[i], &caches[i], "ngram_counts", i == 1);
-        const fw_cache *cache = caches[i].cache;
-        void *self = caches[i].self;
-        assert_ok(cache->prefill(self, tokens, MANY - 10, &error), &error);
-        assert_ok(cache->update(self, tokens, MANY, &error), &error);
-        assert_ok(cache->update(self, tokens, 3, &error), &error);
-        assert_ok(cache->update(self, tokens, 0, &error), &error);
-        if (!FW_HAS(cache, snapshot)) continue;
-        assert_int_equal(cache->snapshot(self, NULL, &sizes[i], &error), FW_E_BUFFER);
-        states[i] = malloc(sizes[i]);
-        assert_non_null(states[i]);
-        assert_ok(cache->snapshot(self, states[i], &sizes[i], &error), &error);
+        struct seat seat;
+        struct cache_seat sits;
+        open_plain(&seat, &sits, "ngram_counts", i == 1);
+        assert_ok(sits.cache->prefill(sits.self, tokens, MANY - 10, &error), &error);
+        assert_ok(sits.cache->update(sits.self, tokens, MANY, &error), &error);
+        assert_ok(sits.cache->update(sits.self, tokens, 3, &error), &error);
+        assert_ok(sits.cache->update(sits.self, tokens, 0, &error), &error);
+        bytes[i] = sits.cache->memory_bytes(sits.self);
+        cache_seat_close(&sits);
+        seat_close(&seat);
     }
-    assert_int_equal(caches[0].cache->memory_bytes(caches[0].self),
-                     caches[1].cache->memory_bytes(caches[1].self));
-    if (sizes[0] > 0) {
-        assert_int_equal(sizes[0], sizes[1]);
-        assert_memory_equal(states[0], states[1], sizes[0]);
-        assert_ok(caches[1].cache->begin(caches[1].self, &error), &error);
-        assert_ok(caches[1].cache->restore(caches[1].self, states[0], sizes[0], &error), &error);
-        memset(states[1], 0, sizes[1]);
-        assert_ok(caches[1].cache->snapshot(caches[1].self, states[1], &sizes[1], &error), &error);
-        assert_memory_equal(states[0], states[1], sizes[0]);
-        assert_int_not_equal(caches[1].cache->restore(caches[1].self, states[0], 5, &error), FW_OK);
-        free(states[0]);
-        free(states[1]);
-    }
+    assert_int_equal(bytes[0], bytes[1]);
+}
+
+static size_t take_state(const struct cache_seat *sits, uint8_t *out, size_t room) {
+    fw_error error = {.struct_size = sizeof error};
+    size_t bytes = 0;
+    assert_true(FW_HAS(sits->cache, snapshot) && FW_HAS(sits->cache, restore));
+    assert_int_equal(sits->cache->snapshot(sits->self, NULL, &bytes, &error), FW_E_BUFFER);
+    assert_true(bytes <= room);
+    size_t few = bytes - 1;
+    assert_int_equal(sits->cache->snapshot(sits->self, out, &few, &error), FW_E_BUFFER);
+    assert_int_equal(few, bytes);
+    assert_ok(sits->cache->snapshot(sits->self, out, &bytes, &error), &error);
+    return bytes;
+}
+
+/* States of several fetches: what is told, here or apart, is what comes back; and again when it was
+ * taken elsewhere. */
+static void test_states_travel(void **state) {
+    (void)state;
+    enum { MANY = 70001, BYTES = 4 * MANY };
+    static uint32_t tokens[MANY];
+    static uint8_t out[BYTES];
+    fw_error error = {.struct_size = sizeof error};
+    make_tokens(tokens, MANY);
+    assert_true(BYTES > 4 * CHANNEL_BULK_BYTES && BYTES % CHANNEL_BULK_BYTES != 0);
     for (int i = 0; i < 2; i++) {
-        cache_seat_close(&caches[i]);
-        seat_close(&seats[i]);
+        struct seat seat;
+        struct cache_seat sits;
+        open_plain(&seat, &sits, "broken", i == 1);
+        assert_ok(sits.cache->update(sits.self, tokens, MANY, &error), &error);
+        memset(out, 0xff, sizeof out);
+        assert_int_equal(take_state(&sits, out, sizeof out), BYTES);
+        assert_memory_equal(out, tokens, BYTES);
+        assert_ok(sits.cache->update(sits.self, tokens + 7, 1, &error), &error);
+        assert_ok(sits.cache->begin(sits.self, &error), &error);
+        assert_int_not_equal(sits.cache->restore(sits.self, tokens, 5, &error), FW_OK);
+        assert_ok(sits.cache->restore(sits.self, tokens, BYTES - 400, &error), &error);
+        assert_ok(sits.cache->update(sits.self, tokens, 100, &error), &error);
+        memset(out, 0xff, sizeof out);
+        assert_int_equal(take_state(&sits, out, sizeof out), BYTES);
+        assert_memory_equal(out, tokens, BYTES - 400);
+        assert_memory_equal(out + BYTES - 400, tokens, 400);
+        cache_seat_close(&sits);
+        seat_close(&seat);
     }
 }
 
@@ -293,6 +317,7 @@ int main(int argc, char **argv) {
         return cache_child_main(argc - 1, argv + 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_same_scores),
+        cmocka_unit_test(test_tokens_travel),
         cmocka_unit_test(test_states_travel),
         cmocka_unit_test(test_a_described_module),
         cmocka_unit_test(test_not_in_both_places),
