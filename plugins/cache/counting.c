@@ -34,15 +34,24 @@ uint64_t counting_memory(const fw_value *values) {
     return (uint64_t)values[COUNTING_MEMORY_MB].integer << 20;
 }
 
+/* In MiB. With N bytes more of memory at most N / 8 more of it are taken, and no more than `most`
+ * in all. */
+static uint64_t enough_memory(uint64_t taken, uint64_t most) {
+    const uint64_t always = most + LEAST_CONTEXT_BYTES;
+    const uint64_t growing = (taken + LEAST_CONTEXT_BYTES) / 7 * 8 + 8;
+    const uint64_t bytes = growing < always ? growing : always, mib = UINT64_C(1) << 20;
+    return (bytes + mib - 1) / mib;
+}
+
 fw_status counting_contexts(const fw_host *host, const fw_value *values,
-                            const fw_cache_shape *shape, uint32_t max_order, uint64_t taken,
+                            const fw_cache_shape *shape, uint32_t max_order, counting_taken taken,
                             contexts *here, fw_error *error) {
     const uint64_t memory = counting_memory(values);
-    if (memory < taken + LEAST_CONTEXT_BYTES)
+    if (memory < taken.bytes + LEAST_CONTEXT_BYTES)
         return fw_fail(error, FW_E_CONFIG,
                        "memory_mb = %lld leaves no room for contexts; %llu will do",
                        (long long)values[COUNTING_MEMORY_MB].integer,
-                       (unsigned long long)((taken + LEAST_CONTEXT_BYTES) >> 20) + 1);
+                       (unsigned long long)enough_memory(taken.bytes, taken.most));
     return contexts_create(host, shape, max_order, values[COUNTING_EXCLUSION].integer != 0,
-                           memory - taken, here, error);
+                           memory - taken.bytes, here, error);
 }

@@ -50,10 +50,16 @@ blend_options counting_blend(const fw_value *values, bool learn);
 
 uint64_t counting_memory(const fw_value *values); /* memory_mb, in bytes */
 
-/* The contexts, in what is left of memory_mb when all else has `taken` bytes. Errors: E_CONFIG when
- * that is too little, E_MEMORY. */
+/* What all else has of the memory, in bytes; and what it would have if memory_mb were larger, which
+ * is no more than an eighth of what is added. */
+typedef struct counting_taken {
+    uint64_t bytes, most;
+} counting_taken;
+
+/* The contexts, in what is left of memory_mb. Errors: E_CONFIG when that is too little, with a
+ * number that is enough; E_MEMORY. */
 fw_status counting_contexts(const fw_host *host, const fw_value *values,
-                            const fw_cache_shape *shape, uint32_t max_order, uint64_t taken,
+                            const fw_cache_shape *shape, uint32_t max_order, counting_taken taken,
                             contexts *here, fw_error *error);
 
 #endif

@@ -150,17 +150,49 @@ double player_added_bits(const char *id, const uint32_t *tokens, uint32_t n, uin
     return added;
 }
 
-void player_refused(const char *id, const char *const *overrides, uint32_t vocabulary,
-                    fw_status expected, const char *words) {
+/* What the cache `id` says to being made of these parameters, NULL-terminated, or NULL. */
+static fw_status try_create(const char *id, const char *const *overrides, uint32_t vocabulary,
+                            uint64_t *bytes, fw_error *error) {
     const fw_plugin *plugin = test_plugin(FW_CACHE, id);
     const fw_cache *cache = plugin->vtable;
     fw_value *values = test_values(plugin, overrides);
     const fw_cache_shape shape = {
         .struct_size = sizeof shape, .vocabulary = vocabulary, .max_entries = vocabulary};
-    fw_error error = {.struct_size = sizeof error};
     void *self = NULL;
-    assert_int_equal(cache->create(test_host(NULL), values, &shape, &self, &error), expected);
-    assert_null(self);
-    if (strstr(error.message, words) == NULL) fail_msg("does not say %s: %s", words, error.message);
+    const fw_status status = cache->create(test_host(NULL), values, &shape, &self, error);
+    if (status != FW_OK) assert_null(self);
+    if (status == FW_OK) *bytes = cache->memory_bytes(self);
+    if (status == FW_OK) cache->destroy(self);
     free(values);
+    return status;
+}
+
+void player_refused(const char *id, const char *const *overrides, uint32_t vocabulary,
+                    fw_status expected, const char *words) {
+    fw_error error = {.struct_size = sizeof error};
+    uint64_t bytes = 0;
+    assert_int_equal(try_create(id, overrides, vocabulary, &bytes, &error), expected);
+    if (strstr(error.message, words) == NULL) fail_msg("does not say %s: %s", words, error.message);
+}
+
+void player_names_enough_memory(const char *id, const char *const *overrides, uint32_t vocabulary) {
+    enum { MOST = 8 };
+    const char *all[MOST] = {"memory_mb=4"};
+    char memory[32];
+    fw_error error = {.struct_size = sizeof error};
+    uint64_t bytes = 0;
+    unsigned long long enough = 0;
+    for (size_t i = 0; overrides[i] != NULL && i + 2 < MOST; i++) all[i + 1] = overrides[i];
+    assert_int_equal(try_create(id, all, vocabulary, &bytes, &error), FW_E_CONFIG);
+    const char *named = strstr(error.message, "no room for contexts; ");
+    if (named == NULL || sscanf(named, "no room for contexts; %llu will do", &enough) != 1)
+        fail_msg("names no number: %s", error.message);
+    all[0] = memory;
+    (void)snprintf(memory, sizeof memory, "memory_mb=%llu", enough);
+    if (try_create(id, all, vocabulary, &bytes, &error) != FW_OK)
+        fail_msg("%s: %s", memory, error.message);
+    assert_true(bytes <= enough << 20);
+    const unsigned long long less = enough * 7 / 8 - 1;
+    (void)snprintf(memory, sizeof memory, "memory_mb=%llu", less > 4 ? less : 4);
+    assert_int_equal(try_create(id, all, vocabulary, &bytes, &error), FW_E_CONFIG);
 }

@@ -49,6 +49,10 @@ double player_added_bits(const char *id, const uint32_t *tokens, uint32_t n, uin
 void player_refused(const char *id, const char *const *overrides, uint32_t vocabulary,
                     fw_status expected, const char *words);
 
+/* With memory_mb = 4 beside these parameters the cache `id` must refuse, and name a number that
+ * does. An eighth less does not. */
+void player_names_enough_memory(const char *id, const char *const *overrides, uint32_t vocabulary);
+
 /* Text of a kind: words of a small lexicon, with long repeats now and then. */
 void player_text(uint32_t *tokens, uint64_t n, uint32_t vocabulary, uint64_t seed);
 

@@ -172,6 +172,15 @@ static void test_refusals(void **state) {
     player_refused("ngram", NULL, 65537, FW_E_UNSUPPORTED, "1 to 65536 tokens, not 65537");
 }
 
+static void test_enough_memory(void **state) {
+    (void)state;
+    static const char *const none[] = {NULL};
+    static const char *const deep[] = {"max_order=32", NULL};
+    player_names_enough_memory("ngram", none, 65536);
+    player_names_enough_memory("ngram", deep, 65536);
+    player_names_enough_memory("ngram_counts", none, 65536);
+}
+
 /* A token outside the vocabulary is refused before anything is counted. */
 static void test_bad_token(void **state) {
     (void)state;
@@ -194,7 +203,8 @@ int main(void) {
         cmocka_unit_test(test_defaults),         cmocka_unit_test(test_three_tokens),
         cmocka_unit_test(test_other_parameters), cmocka_unit_test(test_truncated_lists),
         cmocka_unit_test(test_repeat),           cmocka_unit_test(test_coin_costs_little),
-        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_bad_token),
+        cmocka_unit_test(test_refusals),         cmocka_unit_test(test_enough_memory),
+        cmocka_unit_test(test_bad_token),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

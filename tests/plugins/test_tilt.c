@@ -214,6 +214,25 @@ static void test_refusals(void **state) {
     player_refused("tilt", NULL, 65537, FW_E_UNSUPPORTED, "1 to 65536 tokens, not 65537");
 }
 
+/* Some of what else it takes grows with the memory: the weights of pairs, within an eighth. */
+static void test_enough_memory(void **state) {
+    (void)state;
+    static const char *const none[] = {NULL};
+    static const char *const no_pairs[] = {"pairs=0", "recent_bits=18", NULL};
+    static const uint32_t vocabularies[] = {40, 1024, 8192, 50000, 65536};
+    for (size_t i = 3; i < sizeof vocabularies / sizeof *vocabularies; i++)
+        player_names_enough_memory("tilt", none, vocabularies[i]);
+    for (size_t i = 0; i < sizeof vocabularies / sizeof *vocabularies; i++)
+        player_names_enough_memory("tilt", no_pairs, vocabularies[i]);
+    for (uint32_t bits = 14; bits <= 20; bits += 2) {
+        char recent[32];
+        (void)snprintf(recent, sizeof recent, "recent_bits=%u", bits);
+        for (size_t i = 3; i < sizeof vocabularies / sizeof *vocabularies; i++)
+            player_names_enough_memory(
+                "tilt", (const char *const[]){recent, "pairs=1000000000", NULL}, vocabularies[i]);
+    }
+}
+
 /* A token outside the vocabulary is refused before anything is counted, a row of another size
  * before it is read. */
 static void test_bad_calls(void **state) {
@@ -317,6 +336,7 @@ int main(void) {
         cmocka_unit_test(test_documents),
         cmocka_unit_test(test_repeat),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_enough_memory),
         cmocka_unit_test(test_bad_calls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -39,8 +39,9 @@ static fw_status build(ngram *cache, const fw_value *values, const fw_cache_shap
                        uint32_t max_order, bool learn, fw_error *error) {
     const blend_options options = counting_blend(values, learn);
     FW_TRY(blend_create(cache->host, shape, max_order, options, &cache->mixer, error));
-    return counting_contexts(cache->host, values, shape, max_order,
-                             sizeof *cache + blend_bytes(&cache->mixer), &cache->here, error);
+    const uint64_t bytes = sizeof *cache + blend_bytes(&cache->mixer);
+    return counting_contexts(cache->host, values, shape, max_order, (counting_taken){bytes, bytes},
+                             &cache->here, error);
 }
 
 static fw_status create(const fw_host *host, const fw_value *values, const fw_cache_shape *shape,

@@ -78,6 +78,15 @@ static uint32_t most_pairs(const fw_value *values) {
     return (uint32_t)(wanted < most ? wanted : most);
 }
 
+/* With more memory there may be more weights of pairs. */
+static counting_taken taken_without_contexts(const tilt *cache, const fw_value *values) {
+    const uint64_t all = (uint64_t)cache->vocabulary * cache->vocabulary;
+    const uint64_t wanted = (uint64_t)values[PARAM_PAIRS].integer;
+    const uint64_t most = wanted < all ? wanted : all, pairs = cache->tilted.n_pairs;
+    const uint64_t bytes = bytes_without_contexts(cache);
+    return (counting_taken){bytes, bytes + (most - pairs) * sizeof(weight)};
+}
+
 static fw_status build(tilt *cache, const fw_value *values, const fw_cache_shape *shape,
                        uint32_t max_order, fw_error *error) {
     const fw_host *host = cache->host;
@@ -90,7 +99,7 @@ static fw_status build(tilt *cache, const fw_value *values, const fw_cache_shape
                          error));
     FW_TRY(blend_create(host, shape, max_order, blending, &cache->mixer, error));
     FW_TRY(gains_create(host, shape, max_order, gaining, &cache->tilted, error));
-    return counting_contexts(host, values, shape, max_order, bytes_without_contexts(cache),
+    return counting_contexts(host, values, shape, max_order, taken_without_contexts(cache, values),
                              &cache->here, error);
 }
 
