@@ -12,6 +12,7 @@
 #include "scored_source.h"
 #include "seeds.h"
 #include "text_output.h"
+#include "tokenize.h"
 
 static const char help[] =
     "usage: fairway generate --artifact FILE --prompt TEXT [--tokens N] [--temperature X]\n"
@@ -91,7 +92,7 @@ static fw_status parse(int argc, char **argv, struct settings *s, struct argumen
         return fw_fail(error, FW_E_CONFIG,
                        "%s: unexpected; the text goes after --prompt, in quotation marks",
                        arguments->input);
-    FW_TRY(scored_overrides_check(arguments, error));
+    FW_TRY(written_overrides_check(arguments, error));
     return parse_numbers(s, error);
 }
 
@@ -104,10 +105,9 @@ struct generation {
     struct decoder *decoder;
     struct sampler *sampler;
     struct text_output *output;
-    uint16_t *prompt;
-    size_t n_prompt; /* tokens, the one that begins a document included */
-    float *row;      /* of the last token read */
-    int64_t made;    /* tokens */
+    struct token_buffer prompt; /* the token that begins a document included */
+    float *row;                 /* of the last token read */
+    int64_t made;               /* tokens */
     double prompt_seconds, seconds;
 };
 
@@ -117,6 +117,7 @@ static fw_status open_scorer(struct generation *g, const struct arguments *argum
     struct arguments own = *arguments;
     size_t n = 0;
     own.overrides[n++] = "eval.batch=1";
+    own.overrides[n++] = "eval.stride=1"; /* fits any window */
     own.overrides[n++] = "eval.chunk=0";
     own.overrides[n++] = "cache.plugin=none";
     for (size_t i = 0; i < arguments->n_overrides && n < MAX_ARGUMENTS; i++)
@@ -133,18 +134,9 @@ static fw_status open_tokenizer(struct generation *g, const struct arguments *ar
 }
 
 static fw_status encode_prompt(struct generation *g, fw_error *error) {
-    const fw_tokenizer *tokenizer = g->text.tokenizer;
-    const struct token_table *table = g->scorer.artifact.table;
     const char *text = g->settings->prompt;
-    const size_t bytes = strlen(text);
-    size_t n = tokenizer->bound(g->text.tokenizer_self, bytes);
-    g->prompt = malloc((n + 1) * sizeof *g->prompt);
-    if (g->prompt == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the prompt's tokens");
-    const size_t begins = table->begin_token >= 0 || bytes == 0;
-    if (begins) g->prompt[0] = (uint16_t)token_table_begin(table);
-    FW_TRY(tokenizer->encode(g->text.tokenizer_self, text, bytes, g->prompt + begins, &n, error));
-    g->n_prompt = n + begins;
-    return FW_OK;
+    return tokenize_prompt(g->text.tokenizer, g->text.tokenizer_self, g->scorer.artifact.table,
+                           text, strlen(text), &g->prompt, error);
 }
 
 static fw_status open_generation(struct generation *g, const struct arguments *arguments,
@@ -166,7 +158,7 @@ static fw_status open_generation(struct generation *g, const struct arguments *a
 
 static void close_generation(struct generation *g) {
     free(g->row);
-    free(g->prompt);
+    free(g->prompt.tokens);
     text_output_destroy(g->output);
     sampler_destroy(g->sampler);
     decoder_destroy(g->decoder);
@@ -180,13 +172,13 @@ static void close_generation(struct generation *g) {
 static fw_status read_prompt(struct generation *g, fw_error *error) {
     const size_t most = (size_t)evaluate_window(g->scorer.session.experiment);
     const double begin = clock_seconds();
-    int32_t *tokens = malloc(g->n_prompt * sizeof *tokens);
+    int32_t *tokens = malloc(g->prompt.n * sizeof *tokens);
     if (tokens == NULL) return fw_fail(error, FW_E_MEMORY, "no memory for the prompt's tokens");
     fw_status status = FW_OK;
     size_t last = 0;
-    for (size_t i = 0; i < g->n_prompt; i++) tokens[i] = g->prompt[i];
-    for (size_t i = 0; i < g->n_prompt && status == FW_OK; i += last) {
-        last = g->n_prompt - i < most ? g->n_prompt - i : most;
+    for (size_t i = 0; i < g->prompt.n; i++) tokens[i] = g->prompt.tokens[i];
+    for (size_t i = 0; i < g->prompt.n && status == FW_OK; i += last) {
+        last = g->prompt.n - i < most ? g->prompt.n - i : most;
         status = decoder_read(g->decoder, tokens + i, (int64_t)last, error);
     }
     free(tokens);
@@ -216,12 +208,12 @@ static fw_status generate(struct generation *g, fw_error *error) {
     FW_TRY(read_prompt(g, error));
     (void)fputs(g->settings->prompt, stdout);
     (void)fflush(stdout);
-    FW_TRY(text_output_skip(g->output, g->prompt, g->n_prompt, error));
+    FW_TRY(text_output_skip(g->output, g->prompt.tokens, g->prompt.n, error));
     const fw_status status = make_tokens(g, error);
     (void)fputc('\n', stdout);
     (void)fflush(stdout);
     FW_TRY(status);
-    (void)fprintf(stderr, "prompt: %zu tokens in %.2f s; %" PRId64 " tokens in %.2f s", g->n_prompt,
+    (void)fprintf(stderr, "prompt: %zu tokens in %.2f s; %" PRId64 " tokens in %.2f s", g->prompt.n,
                   g->prompt_seconds, g->made, g->seconds);
     if (g->seconds > 0) (void)fprintf(stderr, ", %.1f tokens/s", (double)g->made / g->seconds);
     (void)fputc('\n', stderr);

@@ -24,26 +24,56 @@ static bool is_used(const char *section, const char *key) {
     return plugin_section_find(section) == NULL;
 }
 
-static fw_status check_override(const char *text, fw_error *error) {
-    char section[64], key[64];
+/* Of that, what a text that the model writes depends on: the model itself and its window. */
+static bool is_used_in_writing(const char *section, const char *key) {
+    const struct core_section *core = core_section_find(section);
+    if (strcmp(section, "cache") == 0 || strcmp(section, "counterpart") == 0) return false;
+    if (core != NULL && core_key_find(core, key) != NULL) {
+        if (strcmp(section, "eval") == 0) return strcmp(key, "window") == 0;
+        if (strcmp(section, "run") == 0 && strcmp(key, "seed") == 0) return false;
+    }
+    return is_used(section, key);
+}
+
+enum { NAME_ROOM = 64 }; /* no name is as long */
+
+/* What an override sets; false where it has no such form, which the configuration refuses. */
+static bool read_name(const char *text, char section[NAME_ROOM], char key[NAME_ROOM]) {
     const size_t n = strcspn(text, "=");
     size_t dot = n;
     while (dot > 0 && text[dot] != '.') dot--;
-    if (text[n] == '\0' || dot == 0 || dot >= sizeof section || n - dot > sizeof key) return FW_OK;
-    (void)snprintf(section, sizeof section, "%.*s", (int)dot, text);
-    (void)snprintf(key, sizeof key, "%.*s", (int)(n - dot - 1), text + dot + 1);
+    if (text[n] == '\0' || dot == 0 || dot >= NAME_ROOM || n - dot > NAME_ROOM) return false;
+    (void)snprintf(section, NAME_ROOM, "%.*s", (int)dot, text);
+    (void)snprintf(key, NAME_ROOM, "%.*s", (int)(n - dot - 1), text + dot + 1);
     key[strcspn(key, " \t")] = '\0';
-    if (is_used(section, key)) return FW_OK;
-    return fw_fail(error, FW_E_CONFIG,
-                   "--set %.128s: scoring does not use [%s] %s; model, attention, quantize, "
-                   "compress, eval, cache and run.device, run.threads are what it uses",
-                   text, section, key);
+    return true;
+}
+
+static fw_status check_overrides(const struct arguments *arguments,
+                                 bool used(const char *section, const char *key), const char *what,
+                                 const char *uses, fw_error *error) {
+    char section[NAME_ROOM], key[NAME_ROOM];
+    for (size_t i = 0; i < arguments->n_overrides; i++) {
+        const char *text = arguments->overrides[i];
+        if (!read_name(text, section, key) || used(section, key)) continue;
+        return fw_fail(error, FW_E_CONFIG, "--set %.128s: %s does not use [%s] %s; %s", text, what,
+                       section, key, uses);
+    }
+    return FW_OK;
 }
 
 fw_status scored_overrides_check(const struct arguments *arguments, fw_error *error) {
-    for (size_t i = 0; i < arguments->n_overrides; i++)
-        FW_TRY(check_override(arguments->overrides[i], error));
-    return FW_OK;
+    return check_overrides(arguments, is_used, "scoring",
+                           "model, attention, quantize, compress, eval, cache and run.device, "
+                           "run.threads are what it uses",
+                           error);
+}
+
+fw_status written_overrides_check(const struct arguments *arguments, fw_error *error) {
+    return check_overrides(arguments, is_used_in_writing, "writing a text",
+                           "model, attention, quantize, compress, tokenizer, eval.window and "
+                           "run.device, run.threads are what it uses, and --seed is its seed",
+                           error);
 }
 
 /* ---- the tokenizer ---- */

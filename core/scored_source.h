@@ -14,6 +14,9 @@ struct scored_source {
 /* E_CONFIG: one of the overrides sets what scoring does not use. */
 fw_status scored_overrides_check(const struct arguments *arguments, fw_error *error);
 
+/* The same where the model only writes a text: nothing is scored, and no cache is asked. */
+fw_status written_overrides_check(const struct arguments *arguments, fw_error *error);
+
 /* The tokenizer in two steps: the first finds the plugin and loads its code; the second creates it
  * with `host`, and makes sure that it is the one of the artifact's table, E_CONFIG. Both fill
  * `text`, which session_close releases before the host goes. */

@@ -6,6 +6,7 @@
 
 #include "host.h"
 #include "shard.h"
+#include "token_table.h"
 
 static fw_status check(const fw_tokenizer *tokenizer, void *self, const char *name,
                        fw_error *error) {
@@ -75,6 +76,16 @@ fw_status tokenize_document(const fw_tokenizer *tokenizer, void *self, const cha
     FW_TRY(tokens_check("tokenizer", tokens + first, n, vocabulary, error));
     if (begin >= 0) tokens[0] = (uint16_t)begin;
     buffer->n += first + n;
+    return FW_OK;
+}
+
+fw_status tokenize_prompt(const fw_tokenizer *tokenizer, void *self,
+                          const struct token_table *table, const char *text, size_t bytes,
+                          struct token_buffer *buffer, fw_error *error) {
+    FW_TRY(tokenize_document(tokenizer, self, text, bytes, buffer, error));
+    if (buffer->n > 0) return FW_OK;
+    FW_TRY(reserve(buffer, 1, error));
+    buffer->tokens[buffer->n++] = (uint16_t)token_table_begin(table);
     return FW_OK;
 }
 

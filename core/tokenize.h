@@ -8,6 +8,7 @@
 
 struct host;
 struct plugin_choice;
+struct token_table;
 
 /* Create the tokenizer that `choice` (bound, config.h) names. E_CONFIG when none is named; E_ABI
  * when its vocabulary or begin token is impossible; else what its create() returns. */
@@ -26,6 +27,12 @@ struct token_buffer {
  * before then. */
 fw_status tokenize_document(const fw_tokenizer *tokenizer, void *self, const char *text,
                             size_t bytes, struct token_buffer *buffer, fw_error *error);
+
+/* The same for a text that a model goes on with, which needs a token to read: where there is none,
+ * as of an empty text without a begin token, one that begins a document by `table`. */
+fw_status tokenize_prompt(const fw_tokenizer *tokenizer, void *self,
+                          const struct token_table *table, const char *text, size_t bytes,
+                          struct token_buffer *buffer, fw_error *error);
 
 /* Text of tokens, appended to `text`: each document by itself, without its begin token. E_MEMORY;
  * else what decode() returns. */

@@ -51,6 +51,9 @@ cmp greedy.txt p.txt || fail "the fewest that hold nothing is not the best"
 # Far beyond the window, and nothing to go on with.
 generate long.txt --prompt "$(cat text/0.txt)" --tokens 300
 generate none.txt --prompt "" --tokens 20
+grep -q '^prompt: 1 tokens in .* s; ' stderr.txt || fail "an empty prompt is not the beginning of a document"
+generate narrow.txt --prompt "$(cat text/0.txt)" --tokens 300 --set eval.window=8
+differ long.txt narrow.txt "a window that is set changes nothing"
 
 bad() {
   words=$1
@@ -63,6 +66,12 @@ bad 'temperature = -1 is out of range' --prompt x --temperature -1
 bad 'top-p 0 leaves no token' --prompt x --top-p 0
 bad 'top-k = 1.5' --prompt x --top-k 1.5
 bad 'unexpected' --prompt the quick
+# What would change nothing.
+for unused in cache.plugin=tilt cache.memory_mb=64 counterpart.plugin=ngram eval.mode=stream eval.chunk=7 \
+  eval.batch=2 eval.coin=100 eval.max_tokens=5 run.seed=3 run.steps=3; do
+  bad "set $unused: writing a text does not use \[${unused%%.*}\] .*eval.window and run.device" --prompt x --set $unused
+done
+bad "did you mean 'window'" --prompt x --set eval.windo=7
 bad 'did you mean --temperature' --prompt x --temperatur 1
 refuse 'artifact FILE is missing' "$fairway" generate --prompt x
 refuse 'nowhere' "$fairway" generate --artifact nowhere --prompt x
