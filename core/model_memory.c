@@ -270,12 +270,14 @@ static bool copies_beside(const struct model *model) {
 }
 
 /* Rows of log-probabilities that are worth one call: a window's, or more on a device that computes
- * them while the host scores those before, where several such pieces are under way. */
+ * them while the host scores those before, where several such pieces are under way. No more than
+ * 16 MiB: what lies ready for rows of a large vocabulary would be gigabytes. */
 static int64_t most_rows(const struct model *model) {
     enum { VALUES = 1 << 22 };
-    const int64_t tokens = model->options.tokens, rows = VALUES / model->vocabulary;
-    if (!staging_is_possible(model->device) || tokens >= rows) return tokens;
-    return model->max_rows < rows ? model->max_rows : rows;
+    const bool ahead = staging_is_possible(model->device);
+    const int64_t wanted = ahead ? model->max_rows : model->options.tokens;
+    const int64_t rows = VALUES / model->vocabulary;
+    return wanted < rows ? wanted : rows > 0 ? rows : 1;
 }
 
 /* What takes most of a device's memory are the buffers of a pass, whatever is allocated last. */

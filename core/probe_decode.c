@@ -15,7 +15,11 @@ static fw_status read_forward(const struct decode_probe *p, struct rows_at_hand 
                               fw_error *error) {
     for (int64_t i = 0; i < p->n; i++) rows->inputs[i] = p->tokens[i];
     FW_TRY(model_infer(p->model, rows->inputs, p->batch, p->window, error));
-    return model_log_probabilities(p->model, 0, p->n, rows->forward, error);
+    const int64_t most = model_most_rows(p->model);
+    for (int64_t i = 0; i < p->n; i += most)
+        FW_TRY(model_log_probabilities(p->model, i, p->n - i < most ? p->n - i : most,
+                                       rows->forward + i * p->vocabulary, error));
+    return FW_OK;
 }
 
 static void compare(const struct decode_probe *p, const struct rows_at_hand *rows, int64_t position,

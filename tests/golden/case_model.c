@@ -56,12 +56,14 @@ static fw_status read_logits(struct model *model, int64_t count, float *logits, 
 /* Logits and log-probabilities [N,V] of the whole batch. */
 static fw_status infer(struct model_case *m, struct model *model, const float *weights,
                        float *logits, float *rows, fw_error *error) {
-    const int64_t T = m->shape.seq, sequence = T * m->shape.vocab;
+    const int64_t n = m->shape.batch * m->shape.seq, V = m->shape.vocab;
+    const int64_t most = model_most_rows(model);
     FW_TRY(model_set_weights(model, weights, error));
-    FW_TRY(model_infer(model, m->inputs, m->shape.batch, T, error));
-    for (int64_t b = 0; b < m->shape.batch; b++) {
-        FW_TRY(model_log_probabilities(model, b * T, T, rows + b * sequence, error));
-        FW_TRY(read_logits(model, sequence, logits + b * sequence, error));
+    FW_TRY(model_infer(model, m->inputs, m->shape.batch, m->shape.seq, error));
+    for (int64_t i = 0; i < n; i += most) {
+        const int64_t some = n - i < most ? n - i : most;
+        FW_TRY(model_log_probabilities(model, i, some, rows + i * V, error));
+        FW_TRY(read_logits(model, some * V, logits + i * V, error));
     }
     return FW_OK;
 }
