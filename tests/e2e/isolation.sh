@@ -45,5 +45,34 @@ breaks update_crash 'position 100: .*signal 11'
 breaks hang 'position 100: predict: .*not answered for 0.3 s'
 breaks create_hang 'eval.cache_timeout'
 
-# Nobody is left behind.
-if ps -e -o stat=,args= 2>/dev/null | grep '^Z.*fairway' | grep -q cache; then fail "a zombie is left"; fi
+# Processes of caches that this story started: they work in its folder, or in one below it.
+children() {
+  for entry in /proc/[0-9]*; do
+    case $(readlink "$entry/cwd" 2>/dev/null || true) in "$(pwd -P)" | "$(pwd -P)"/*) ;; *) continue ;; esac
+    if tr '\0' ' ' <"$entry/cmdline" 2>/dev/null | grep -q '^fairway cache-child '; then echo "${entry#/proc/}"; fi
+  done
+}
+
+# await COMMAND...: until it succeeds, 10 s at most.
+await() {
+  for moment in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19; do
+    if "$@"; then return 0; fi
+    sleep 0.5
+  done
+  return 1
+}
+some_child() { [ -n "$(children)" ]; }
+no_child() { [ -z "$(children)" ]; }
+
+# Nobody is left behind: not by those above, nor by a host that is killed while its cache is at work.
+no_child || fail "processes of caches are left: $(children)"
+"$fairway" eval --artifact crashed/model.fairway --data "text:text/*.txt" $broken_cache --set cache.way=hang \
+  --set eval.cache_timeout=600 >/dev/null 2>&1 &
+host=$!
+await some_child || fail "the process of a cache at work is not found"
+kill -9 $host
+wait $host 2>/dev/null || true
+left=$(children)
+if await no_child; then exit 0; fi
+kill -9 $left
+fail "the process of a cache outlives its host"
