@@ -86,6 +86,14 @@ static void hang(void) {
     for (;;) (void)usleep(1000);
 }
 
+#ifdef SLOW
+/* Half a second of this process's own time. */
+static void take_time(void) __attribute__((constructor));
+static void take_time(void) {
+    for (int i = 0; i < 50; i++) (void)usleep(10000);
+}
+#endif
+
 static fw_status create(const fw_host *host, const fw_value *values, const fw_cache_shape *shape,
                         void **self, fw_error *error) {
     const enum way way = (enum way)values[0].integer;

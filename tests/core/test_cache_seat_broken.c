@@ -1,7 +1,10 @@
 /* Caches that break the protocol or their process: a sentence with plugin, position and value, and
  * the host as it was. In its own process where that survives it, in another for all. */
 #include <math.h>
+#include <signal.h>
 #include <stdio.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "cache_child.h"
 #include "cache_process.h"
@@ -35,17 +38,22 @@ struct expected {
     const char *id; /* NULL: broken */
 };
 
-static void check(const struct expected *expected, bool apart) {
+/* `seconds`: for each answer. */
+static void check_within(const struct expected *expected, bool apart, double seconds) {
     struct seat seat;
     const char *id = expected->id != NULL ? expected->id : "broken";
     const int descriptors = open_descriptors();
-    const fw_status status = live(&seat, id, expected->way, apart, 0.3);
+    const fw_status status = live(&seat, id, expected->way, apart, seconds);
     if (status != expected->status) print_error("%s\n", expected->way);
     assert_fails(status, expected->status, &seat.error, "[cache] plugin", id, expected->words,
                  expected->value);
     seat_close(&seat);
     assert_int_equal(open_descriptors(), descriptors);
     assert_false(has_children());
+}
+
+static void check(const struct expected *expected, bool apart) {
+    check_within(expected, apart, 10);
 }
 
 static const struct expected wrong[] = {
@@ -110,8 +118,8 @@ static void test_deaths(void **state) {
 }
 
 static const struct expected silent[] = {
-    {"hang", "position 5: predict: ", "not answered for 0.3 s", false, FW_E_PROTOCOL, NULL},
-    {"update_hang", "update after position 5: ", "not answered for 0.3 s", false, FW_E_PROTOCOL,
+    {"hang", "position 5: predict: ", "not answered for 2 s", false, FW_E_PROTOCOL, NULL},
+    {"update_hang", "update after position 5: ", "not answered for 2 s", false, FW_E_PROTOCOL,
      NULL},
     {"create_hang", "plugin broken: ", "eval.cache_timeout", false, FW_E_PROTOCOL, NULL},
     {"stop", "position 5: predict: ", "not answered", false, FW_E_PROTOCOL, NULL},
@@ -119,7 +127,7 @@ static const struct expected silent[] = {
 
 static void test_silence(void **state) {
     (void)state;
-    for (size_t i = 0; i < sizeof silent / sizeof silent[0]; i++) check(&silent[i], true);
+    for (size_t i = 0; i < sizeof silent / sizeof silent[0]; i++) check_within(&silent[i], true, 2);
 }
 
 /* Once gone it stays gone, with the same reason. */
@@ -203,6 +211,29 @@ static void test_modules_that_cannot_be_loaded(void **state) {
     assert_false(has_children());
 }
 
+/* What counts of the time to load a module is what this process and its child had of it. */
+static void test_a_machine_that_sleeps(void **state) {
+    (void)state;
+    static const char *const directories[] = {BROKEN_CACHES};
+    const pid_t host = fork();
+    assert_true(host >= 0);
+    if (host == 0) {
+        struct registry *registry = NULL;
+        const struct registry_entry *entry = NULL;
+        (void)setpgid(0, 0);
+        if (registry_create(directories, 1, &registry, NULL) != FW_OK) _exit(99);
+        _exit(registry_find_apart(registry, FW_CACHE, "broken_slow", 2.5, &entry, NULL));
+    }
+    (void)setpgid(host, host);
+    (void)usleep(200000);
+    assert_int_equal(kill(-host, SIGSTOP), 0);
+    (void)usleep(3500000);
+    assert_int_equal(kill(-host, SIGCONT), 0);
+    int status = -1;
+    assert_int_equal(waitpid(host, &status, 0), host);
+    assert_int_equal(status, FW_OK);
+}
+
 int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], CACHE_CHILD_VERB) == 0)
         return cache_child_main(argc - 1, argv + 1);
@@ -216,6 +247,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_what_is_checked_is_what_counts),
         cmocka_unit_test_setup_teardown(test_modules_that_cannot_be_loaded, workspace_setup,
                                         workspace_teardown),
+        cmocka_unit_test(test_a_machine_that_sleeps),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -28,9 +28,9 @@ lacks '"what":"cached"' crashed/log.jsonl "a score of a cache that crashed, in t
 [ ! -e crashed/receipt.json ] || lacks '"cached"' crashed/receipt.json "such a score in the receipt"
 
 # Each way of breaking, on the artifact that is there.
-breaks() { # WAY WORDS
+breaks() { # WAY WORDS [SECONDS]
   refuse "\[cache\] plugin broken: .*$2" "$fairway" eval --artifact crashed/model.fairway \
-    --data "text:text/*.txt" $broken_cache --set eval.cache_timeout=0.3 --set cache.way="$1"
+    --data "text:text/*.txt" $broken_cache --set eval.cache_timeout="${3:-10}" --set cache.way="$1"
   lacks 'with cache' stdout.txt "a score in spite of $1"
 }
 breaks nan 'position 100: .*mass of token 6 is -\{0,1\}nan'
@@ -42,8 +42,8 @@ breaks error 'position 100: predict: the cache is tired'
 breaks quit 'position 100: predict: .*exit code 7'
 breaks values_beyond 'position 100: .*beyond the end of the values'
 breaks update_crash 'position 100: .*signal 11'
-breaks hang 'position 100: predict: .*not answered for 0.3 s'
-breaks create_hang 'eval.cache_timeout'
+breaks hang 'position 100: predict: .*not answered for 2 s' 2
+breaks create_hang 'eval.cache_timeout' 2
 
 # Processes of caches that this story started: they work in its folder, or in one below it.
 children() {
