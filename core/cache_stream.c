@@ -49,6 +49,56 @@ uint32_t cache_stream_context(const struct cache_stream *stream) {
     return FW_COVERS(stream->cache, context_tokens) ? stream->cache->context_tokens : 0;
 }
 
+/* ---- who is at fault ---- */
+
+/* An empty error without zeros over its whole message: that would be 1 KiB, thrice a token. */
+static void clear(fw_error *error) {
+    error->struct_size = sizeof *error;
+    error->status = FW_OK;
+    error->message[0] = '\0';
+}
+
+/* A cache that fails is at fault, whatever it calls that; memory alone may really lack. */
+static fw_status blamed(fw_status status) {
+    switch (status) {
+#define KEEP_STATUS(name, value, text)                                                             \
+    case FW_##name: break;
+        FW_STATUS_MAP(KEEP_STATUS)
+#undef KEEP_STATUS
+    default: return FW_E_PROTOCOL;
+    }
+    const bool ours =
+        status == FW_E_DEVICE || status == FW_E_INTERNAL || status == FW_E_INTERRUPTED;
+    return ours ? FW_E_PROTOCOL : status;
+}
+
+/* What the cache itself reports of a call. `where`: "" or "position 5: ". */
+static fw_status called(fw_status status, const char *where, const char *call, const fw_error *why,
+                        fw_error *error) {
+    if (status == FW_OK) return FW_OK;
+    if (why->message[0] != '\0')
+        return fw_fail(error, blamed(status), "%s%s: %.900s", where, call, why->message);
+    return fw_fail(error, blamed(status), "%s%s: failed with status %d, without a reason", where,
+                   call, (int)status);
+}
+
+/* With the position; what validation says has it already. */
+static fw_status located(fw_status status, uint64_t position, const char *call, const fw_error *why,
+                         fw_error *error) {
+    if (status == FW_OK) return FW_OK;
+    char where[40];
+    (void)snprintf(where, sizeof where, "position %" PRIu64 ": ", position);
+    return called(status, where, call, why, error);
+}
+
+static fw_status begin(struct cache_stream *s, fw_error *error) {
+    fw_error why;
+    clear(&why);
+    return called(s->seat.cache->begin(s->seat.self, &why), "", "begin", &why, error);
+}
+
+/* ---- opening and closing ---- */
+
 static fw_status allocate(struct cache_stream *s, const struct token_table *table,
                           fw_error *error) {
     const uint32_t n = table->vocabulary;
@@ -99,9 +149,12 @@ static fw_status start(struct cache_stream *s, const fw_host *host, uint32_t voc
                                   .stream_tokens = targets,
                                   .token_bytes = s->token_bytes,
                                   .token_is_boundary = s->token_is_boundary};
-    FW_TRY(cache_seat_open(s->choice, host, &shape, &s->seat, error));
+    fw_error why;
+    clear(&why);
+    FW_TRY(called(cache_seat_open(s->choice, host, &shape, &s->seat, &why), "", "create", &why,
+                  error));
     s->buffers->cache = s->seat.self;
-    return s->seat.cache->begin(s->seat.self, error);
+    return begin(s, error);
 }
 
 fw_status cache_stream_open(const struct plugin_choice *choice, const fw_host *host,
@@ -157,39 +210,6 @@ static fw_status audit_unverified(struct cache_stream *s, const fw_row *row,
     s->sum_of_sums += sum;
     if (sum > s->summary.largest_sum) s->summary.largest_sum = sum;
     return FW_OK;
-}
-
-/* An empty error without zeros over its whole message: that would be 1 KiB, thrice a token. */
-static void clear(fw_error *error) {
-    error->struct_size = sizeof *error;
-    error->status = FW_OK;
-    error->message[0] = '\0';
-}
-
-/* A cache that fails is at fault, whatever it calls that; memory alone may really lack. */
-static fw_status blamed(fw_status status) {
-    switch (status) {
-#define KEEP_STATUS(name, value, text)                                                             \
-    case FW_##name: break;
-        FW_STATUS_MAP(KEEP_STATUS)
-#undef KEEP_STATUS
-    default: return FW_E_PROTOCOL;
-    }
-    const bool ours =
-        status == FW_E_DEVICE || status == FW_E_INTERNAL || status == FW_E_INTERRUPTED;
-    return ours ? FW_E_PROTOCOL : status;
-}
-
-/* What the cache itself reports, with the position; what validation says has it already. */
-static fw_status located(fw_status status, uint64_t position, const char *call, const fw_error *why,
-                         fw_error *error) {
-    if (status == FW_OK) return FW_OK;
-    if (why->message[0] != '\0')
-        return fw_fail(error, blamed(status), "position %" PRIu64 ": %s: %.900s", position, call,
-                       why->message);
-    return fw_fail(error, blamed(status),
-                   "position %" PRIu64 ": %s: failed with status %d, without a reason", position,
-                   call, (int)status);
 }
 
 /* Whoever reads behind what it was handed finds these. */
@@ -361,7 +381,7 @@ fw_status cache_stream_begin(struct cache_stream *s, fw_error *error) {
     s->n_pending = 0;
     fw_error why;
     clear(&why);
-    const fw_status status = s->seat.cache->begin(s->seat.self, &why);
+    const fw_status status = begin(s, &why);
     return failed(s, status, &why, error);
 }
 

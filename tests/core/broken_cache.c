@@ -27,8 +27,11 @@
     X(error, "an error, with a reason")                                                            \
     X(status, "an unknown status, without a reason")                                               \
     X(update_error, "an error of update")                                                          \
-    X(begin_error, "an error of begin")                                                            \
-    X(create_error, "an error of create")                                                          \
+    X(begin_error, "an error of begin that sounds like the host's")                                \
+    X(begin_status, "an unknown status of begin, without a reason")                                \
+    X(second_begin_error, "an error of begin when a stream ends")                                  \
+    X(create_error, "an error of create that sounds like the host's")                              \
+    X(create_status, "an unknown status of create, without a reason")                              \
     X(tokens_beyond, "writing beyond the tokens of its list")                                      \
     X(values_beyond, "writing beyond the values of its list")                                      \
     X(dense_beyond, "writing beyond its dense probabilities")                                      \
@@ -69,6 +72,7 @@ typedef struct broken {
     enum way way;
     uint64_t at, position;
     uint32_t vocabulary;
+    bool begun;
     const fw_host *host;
     uint32_t *told;
     size_t n_told;
@@ -97,7 +101,8 @@ static void take_time(void) {
 static fw_status create(const fw_host *host, const fw_value *values, const fw_cache_shape *shape,
                         void **self, fw_error *error) {
     const enum way way = (enum way)values[0].integer;
-    if (way == WAY_create_error) return fw_fail(error, FW_E_LIMIT, "no instance today");
+    if (way == WAY_create_error) return fw_fail(error, FW_E_INTERNAL, "no instance today");
+    if (way == WAY_create_status) return 4711;
     if (way == WAY_create_crash) crash();
     if (way == WAY_create_hang) hang();
     broken *made = calloc(1, sizeof *made);
@@ -125,7 +130,13 @@ static void destroy(void *self) {
 static fw_status begin(void *self, fw_error *error) {
     broken *b = self;
     b->n_told = 0;
-    return b->way == WAY_begin_error ? fw_fail(error, FW_E_LIMIT, "no stream today") : FW_OK;
+    const bool again = b->begun;
+    b->begun = true;
+    if (b->way == WAY_begin_error) return fw_fail(error, FW_E_INTERNAL, "no stream today");
+    if (b->way == WAY_begin_status) return 4711;
+    if (b->way == WAY_second_begin_error && again)
+        return fw_fail(error, FW_E_INTERRUPTED, "one stream is enough");
+    return FW_OK;
 }
 
 /* ---- statements ---- */

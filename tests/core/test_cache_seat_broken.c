@@ -70,8 +70,10 @@ static const struct expected wrong[] = {
      "broken_unverified"},
     {"error", "position 5: predict: ", "tired", true, FW_E_PROTOCOL, NULL},
     {"status", "position 5: predict: ", "status 4711", true, FW_E_PROTOCOL, NULL},
-    {"begin_error", "plugin broken: ", "no stream today", true, FW_E_LIMIT, NULL},
-    {"create_error", "plugin broken: ", "no instance today", true, FW_E_LIMIT, NULL},
+    {"begin_error", "plugin broken: begin: ", "no stream today", true, FW_E_PROTOCOL, NULL},
+    {"begin_status", "plugin broken: begin: ", "status 4711", true, FW_E_PROTOCOL, NULL},
+    {"create_error", "plugin broken: create: ", "no instance today", true, FW_E_PROTOCOL, NULL},
+    {"create_status", "plugin broken: create: ", "status 4711", true, FW_E_PROTOCOL, NULL},
 };
 
 static void test_wrong_statements(void **state) {
@@ -90,6 +92,17 @@ static void test_an_update_that_fails(void **state) {
         "update_error", "update after position 5: ", "the cache is full", true, FW_E_LIMIT, NULL};
     check(&here, false);
     check(&there, true);
+}
+
+static void test_a_second_stream_that_fails(void **state) {
+    (void)state;
+    for (int apart = 0; apart < 2; apart++) {
+        struct seat seat;
+        assert_ok(live(&seat, "broken", "second_begin_error", apart == 1, 10), &seat.error);
+        assert_fails(cache_stream_begin(seat.stream, &seat.error), FW_E_PROTOCOL, &seat.error,
+                     "[cache] plugin broken: begin: one stream is enough");
+        seat_close(&seat);
+    }
 }
 
 static const struct expected fatal[] = {
@@ -240,6 +253,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_wrong_statements),
         cmocka_unit_test(test_an_update_that_fails),
+        cmocka_unit_test(test_a_second_stream_that_fails),
         cmocka_unit_test(test_deaths),
         cmocka_unit_test(test_silence),
         cmocka_unit_test(test_no_second_life),

@@ -33,6 +33,8 @@ breaks() { # WAY WORDS [SECONDS]
     --data "text:text/*.txt" $broken_cache --set eval.cache_timeout="${3:-10}" --set cache.way="$1"
   lacks 'with cache' stdout.txt "a score in spite of $1"
 }
+breaks create_error 'create: no instance today'
+breaks begin_error 'begin: no stream today'
 breaks nan 'position 100: .*mass of token 6 is -\{0,1\}nan'
 breaks outside 'position 100: .*tokens are below'
 breaks twice 'position 100: .*token 6 twice'
@@ -63,6 +65,12 @@ await() {
 }
 some_child() { [ -n "$(children)" ]; }
 no_child() { [ -z "$(children)" ]; }
+
+# In the host's process too, where that survives.
+refuse '\[cache\] plugin broken: create: failed with status 4711' "$fairway" eval --artifact crashed/model.fairway \
+  --data "text:text/*.txt" $broken_cache --set eval.isolate=no --set cache.way=create_status
+refuse '\[cache\] plugin broken: begin: no stream today' "$fairway" eval --artifact crashed/model.fairway \
+  --data "text:text/*.txt" $broken_cache --set eval.isolate=no --set cache.way=begin_error
 
 # Nobody is left behind: not by those above, nor by a host that is killed while its cache is at work.
 no_child || fail "processes of caches are left: $(children)"
