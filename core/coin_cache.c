@@ -66,7 +66,10 @@ static fw_status open_play(struct play *play, fw_error *error) {
             "cache %s does nothing, so there is nothing to test; `fairway plugins --kind "
             "cache` lists others",
             play->experiment->cache.name);
-    return host_create(&(struct host_options){.registry = play->registry}, &play->host, error);
+    /* As a run has it: the verdict is on the cache that scores. */
+    const struct host_options options = {.registry = play->registry,
+                                         .seed = (uint64_t)play->experiment->run.seed};
+    return host_create(&options, &play->host, error);
 }
 
 /* Tokens of a byte each; what they stand for does not matter. */

@@ -49,6 +49,7 @@
     X(create_hang, "never answering to create")                                                    \
     X(stop, "stopping its process")                                                                \
     X(race, "a thread that rewrites the list all the time")                                        \
+    X(seeded, "half of the mass for a token that the run's seed decides")                          \
     X(talk, "log lines and effects")                                                               \
     X(look, "counting what the process has open, as an effect")
 
@@ -261,6 +262,10 @@ static fw_status predict(void *self, const fw_row *row, fw_prediction *predictio
     if (b->way == WAY_race) {
         state(prediction, FW_PREDICT_MIX, 0.5, 1, 6, 0.5);
         start_race(b, prediction->values);
+    }
+    if (b->way == WAY_seeded) {
+        const uint64_t seed = b->host->seed(b->host, "broken");
+        state(prediction, FW_PREDICT_MIX, 0.5, 1, (uint32_t)(seed % b->vocabulary), 0.5);
     }
     if (row->position != b->at) return FW_OK;
     if (b->way == WAY_error) return fw_fail(error, FW_E_INTERNAL, "the cache is tired");

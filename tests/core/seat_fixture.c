@@ -12,7 +12,7 @@ void seat_find(struct seat *seat, const char *id, bool apart, double seconds,
                const char *const *overrides) {
     static const char *const directories[] = {BROKEN_CACHES};
     *seat = (struct seat){.error = {.struct_size = sizeof seat->error},
-                          .apart = {.seconds = seconds, .seed = 1234}};
+                          .apart = {.seconds = seconds, .seed = SEAT_SEED}};
     fw_error *error = &seat->error;
     assert_ok(registry_create(directories, 1, &seat->registry, error), error);
     seat->choice = (struct plugin_choice){.kind = FW_CACHE,

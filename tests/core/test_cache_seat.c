@@ -10,6 +10,7 @@
 
 #include "cache_child.h"
 #include "cache_process.h"
+#include "host.h"
 #include "seat_channel.h"
 #include "seat_fixture.h"
 
@@ -237,10 +238,15 @@ static void live_once(const char *setting) {
 static void test_log_and_effects(void **state) {
     (void)state;
     const fw_host *host = test_host(NULL);
+    struct host *of_the_run = NULL;
+    fw_error error = {.struct_size = sizeof error};
     live_once("way=talk");
     assert_string_equal(logged, "the cache?[31m says this");
     assert_true(effects[0] == host->threads(host));
-    assert_true(effects[1] > 0);
+    assert_ok(host_create(&(struct host_options){.seed = SEAT_SEED}, &of_the_run, &error), &error);
+    host = host_table(of_the_run);
+    assert_true(effects[1] == (double)(host->seed(host, "label") % 1000000 + 1));
+    host_destroy(of_the_run);
 }
 
 /* Standard input, output and error, and no file. */

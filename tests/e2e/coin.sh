@@ -52,6 +52,14 @@ lacks 'INVALID' counterpart.txt "a mark on the counterpart"
 "$fairway" coin --cache ngram_hashed --tokens 20K --vocab 1024 --seed 7 --set cache.table_size=16384 \
   >again.txt || [ $? -eq 1 ]
 [ "$(grep INVALID: hashed.txt)" = "$(grep INVALID: again.txt)" ] || fail "a seed gives another gain the second time"
+# The cache that plays is the one that scores: of the run's seed, in a process of its own or not.
+broken=$(cd "$(dirname "$fairway")/../lib/broken" && pwd)
+for isolate in no yes; do
+  "$fairway" coin --cache broken --plugin-dir "$broken" --tokens 20K --vocab 256 --seed 7 --set cache.way=seeded \
+    --set eval.isolate=$isolate >seeded.txt || fail "a cache that asks for seeds, isolate = $isolate"
+  grep 'with cache (broken)' seeded.txt >seeded-$isolate.txt || fail "no score of it, isolate = $isolate"
+done
+cmp seeded-no.txt seeded-yes.txt || fail "another seed in a process of its own"
 refuse 'none does nothing' "$fairway" coin --cache none --tokens 5 --vocab 256
 refuse "no cache plugin 'nowhere'" "$fairway" coin --cache nowhere --tokens 5 --vocab 256
 refuse '\[cache\], \[counterpart\] and \[eval\]' "$fairway" coin --cache ngram --tokens 5 --vocab 256 --set run.seed=1
