@@ -35,8 +35,9 @@ struct run_keys {
     int64_t log_every;        /* steps between lines of the log */
     int64_t checkpoint_every; /* steps; 0: none */
     int64_t size_limit;       /* bytes of artifact and code, 16,000,000 */
-    bool fit_size;            /* lower the quantizer's rate until they fit */
-    bool deterministic;       /* the device decides nothing by timing */
+    int64_t calibration_tokens;
+    bool fit_size;      /* lower the quantizer's rate until they fit */
+    bool deterministic; /* the device decides nothing by timing */
 };
 
 enum data_shuffle { SHUFFLE_NONE, SHUFFLE_DOCUMENTS, SHUFFLE_SEQUENCES };

@@ -37,6 +37,18 @@ static void plan_decoding(const struct model *model, struct layer *layer) {
         layer->plan.scratch_bytes = plan.scratch_bytes;
 }
 
+/* Outside training a layer may be asked to calibrate, in the same scratch. */
+static void plan_calibration(const struct model *model, struct layer *layer) {
+    fw_attention_plan plan = {.struct_size = sizeof plan};
+    fw_error why = {.struct_size = sizeof why};
+    if (model->options.training ||
+        layer->attention->plan(layer->self, FW_CALIBRATE, model->options.batch,
+                               model->options.tokens, &plan, &why) != FW_OK)
+        return;
+    if (plan.scratch_bytes > layer->plan.scratch_bytes)
+        layer->plan.scratch_bytes = plan.scratch_bytes;
+}
+
 static fw_status create_layer(struct model *model, int32_t index, fw_error *error) {
     const struct plugin_choice *choice = &model->options.experiment->attention[index];
     struct layer *layer = &model->layer[index];
@@ -58,6 +70,7 @@ static fw_status create_layer(struct model *model, int32_t index, fw_error *erro
                                    model->options.batch, model->options.tokens, &layer->plan, &why);
     if (status == FW_OK) {
         plan_decoding(model, layer);
+        plan_calibration(model, layer);
         layer->n_attention = layer->attention->n_weights(layer->self);
         return FW_OK;
     }

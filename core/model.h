@@ -104,6 +104,17 @@ fw_status model_log_probabilities(struct model *model, int64_t first_row, int64_
                                   float *host, fw_error *error);
 int64_t model_most_rows(const struct model *model);
 
+/* As model_infer; on the way `rows` hears what each linear layer reads, in float32 on the host,
+ * [n_rows, n_columns] for a weight [N, n_columns], and may refuse. The embedding's are those of the
+ * output layer. E_UNSUPPORTED: an attention plugin that cannot. */
+struct model_observer {
+    void *self;
+    fw_status (*rows)(void *self, uint32_t weight, const float *rows, int64_t n_rows,
+                      int64_t n_columns, fw_error *error);
+};
+fw_status model_observe(struct model *model, const int32_t *inputs, int64_t batch, int64_t tokens,
+                        const struct model_observer *observer, fw_error *error);
+
 /* Whether the model's device takes work and gives results without waiting. */
 bool model_works_ahead(const struct model *model);
 

@@ -35,7 +35,7 @@ struct layer {
     bool decodes;                   /* with scratch for it, where the model is made for feeds; */
     char cannot_decode[512];        /* else why not */
     float norm_scale;               /* of both norms */
-    fw_attention_plan plan;         /* scratch for decoding included */
+    fw_attention_plan plan;         /* scratch for decoding and calibration included */
     float *attention_rms, *mlp_rms; /* [N] */
     void *entry, *skipped, *stream; /* [N,C] */
     void *attention_in;             /* [N,C] */

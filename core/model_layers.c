@@ -145,6 +145,7 @@ static fw_status up_forward(const struct pass *pass, const struct layer *layer) 
     struct model *model = pass->model;
     if (model->linear_activation) {
         const fw_linear_activation joined = joined_call(pass, layer);
+        FW_TRY(observe_rows(pass, layer->up, &joined.x));
         return model->ops->linear_activation_forward(model->device, &joined, pass->error);
     }
     fw_activation activation = activation_call(pass, layer);
@@ -174,11 +175,13 @@ static fw_status down_backward(const struct pass *pass, const struct layer *laye
 
 /* To the residual stream at `to`. */
 static fw_status mlp_forward(const struct pass *pass, const struct layer *layer, void *to) {
+    const fw_tensor activated = hidden_view(pass, layer->activated);
     fw_tensor down;
     FW_TRY(up_forward(pass, layer));
+    FW_TRY(observe_rows(pass, layer->down, &activated));
     FW_TRY(scaled_weight(pass, layer->down, layer->mlp_scale, &down));
-    return linear_add(pass, hidden_view(pass, layer->activated), down,
-                      pass_stream(pass, layer->middle), pass_stream(pass, to));
+    return linear_add(pass, activated, down, pass_stream(pass, layer->middle),
+                      pass_stream(pass, to));
 }
 
 /* From d_stream, the gradient of what the MLP added, to d_branch. */
@@ -199,12 +202,21 @@ static bool scales_output(const struct layer *layer) {
     return layer->output != NO_WEIGHT && layer->attention_scale != NO_WEIGHT;
 }
 
+static fw_status observed_attention(const struct pass *pass, const struct layer *layer,
+                                    fw_attention_call *call) {
+    struct attention_observer observer = {pass, layer->first_weight, FW_OK};
+    attention_observe(&observer, call);
+    FW_TRY(layer->attention->forward(layer->self, call, pass->error));
+    return observer.status;
+}
+
 static fw_status attention_forward(const struct pass *pass, const struct layer *layer) {
     const struct model *model = pass->model;
     fw_tensor scaled;
     if (scales_output(layer))
         FW_TRY(scaled_weight(pass, layer->output, layer->attention_scale, &scaled));
-    const fw_attention_call call = attention_call(pass, layer);
+    fw_attention_call call = attention_call(pass, layer);
+    if (pass->observer != NULL) return observed_attention(pass, layer, &call);
     if (pass->decoding == NULL) return layer->attention->forward(layer->self, &call, pass->error);
     fw_attention_state *state = &pass->decoding->states[layer - model->layer];
     return layer->attention->decode(layer->self, state, &call, pass->error);

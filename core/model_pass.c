@@ -127,6 +127,25 @@ static fw_status infer(struct model *model, const int32_t *inputs, int64_t batch
     return forward(&pass);
 }
 
+fw_status model_observe(struct model *model, const int32_t *inputs, int64_t batch, int64_t tokens,
+                        const struct model_observer *observer, fw_error *error) {
+    FW_TRY(check_rows(model, batch, tokens, error));
+    FW_TRY(plan_observation(model, batch, tokens, error));
+    const struct pass pass = {.model = model,
+                              .batch = batch,
+                              .tokens = tokens,
+                              .rows = batch * tokens,
+                              .n = tokens,
+                              .observer = observer,
+                              .at = own_tokens(model),
+                              .phase = FW_CALIBRATE,
+                              .error = error};
+    FW_TRY(inputs_upload(&pass, inputs, NULL));
+    FW_TRY(forward(&pass));
+    const fw_tensor read = pass_stream(&pass, model->final_in);
+    return observe_rows(&pass, 0, &read);
+}
+
 fw_status model_infer(struct model *model, const int32_t *inputs, int64_t batch, int64_t tokens,
                       fw_error *error) {
     return infer(model, inputs, batch, tokens, NULL, tokens, error);

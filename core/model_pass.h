@@ -24,6 +24,7 @@ struct pass {
     const int64_t *firsts;
     int64_t n;
     struct decoding *decoding; /* the tokens go on behind those read before, B = 1; NULL: do not */
+    const struct model_observer *observer; /* of phase FW_CALIBRATE, else NULL */
     struct model_tokens at;
     uint32_t phase;
     bool accumulate; /* gradients of weights add to those that are there */
@@ -35,7 +36,24 @@ fw_tensor pass_matrix(const struct pass *pass, void *data, int64_t columns);
 fw_tensor pass_stream(const struct pass *pass, void *data); /* [N,C] */
 fw_tensor pass_vector(const struct pass *pass, float *data);
 
-/* y = x w^T and its gradients. */
+/* model_observe.c: tell the pass's observer, if there is one, what `weight` reads. E_PROTOCOL: it
+ * cannot read that. */
+fw_status observe_rows(const struct pass *pass, uint32_t weight, const fw_tensor *rows);
+
+/* The same through an attention plugin, whose `call` gets what it needs for it; how that went is in
+ * `status` afterwards. */
+struct attention_observer {
+    const struct pass *pass;
+    uint32_t first_weight;
+    fw_status status;
+};
+void attention_observe(struct attention_observer *observer, fw_attention_call *call);
+
+/* Whether the attention of each layer takes part. */
+fw_status plan_observation(const struct model *model, int64_t batch, int64_t tokens,
+                           fw_error *error);
+
+/* y = x w^T, observed, and its gradients. */
 fw_status linear(const struct pass *pass, fw_tensor x, uint32_t weight, fw_tensor y);
 
 /* y = addend + x w^T. */

@@ -16,6 +16,7 @@ fw_tensor pass_vector(const struct pass *pass, float *data) {
 /* ---- linear layers ---- */
 
 fw_status linear(const struct pass *pass, fw_tensor x, uint32_t weight, fw_tensor y) {
+    FW_TRY(observe_rows(pass, weight, &x));
     const fw_gemm gemm = {.struct_size = sizeof gemm,
                           .transpose_b = 1,
                           .alpha = 1,

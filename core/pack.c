@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "clock.h"
 #include "estimate.h"
 #include "fit.h"
 
@@ -155,6 +156,16 @@ fw_status pack_check(const struct experiment *experiment, const fw_host *host,
     return status;
 }
 
+fw_status pack_wants_calibration(const struct experiment *experiment, const fw_host *host,
+                                 const struct model *model, bool *wanted, fw_error *error) {
+    struct packer packer;
+    const fw_status status = packer_open(&packer, experiment, host, model, error);
+    if (status == FW_OK)
+        *wanted = calibration_is_wanted(packer.quantizer, packer.quantizer_self, model);
+    packer_close(&packer);
+    return status;
+}
+
 bool pack_has_rate(const struct experiment *experiment) {
     const fw_quantizer *quantizer = experiment->quantize.entry->plugin->vtable;
     return quantizer->has_rate != 0;
@@ -247,6 +258,20 @@ static fw_status pack_once(struct fitting *fitting, struct pack_result *result, 
     return FW_OK;
 }
 
+static fw_status calibrate(struct packer *packer, const struct pack_options *options,
+                           double *seconds, fw_error *error) {
+    const struct plugin_choice *choice = &options->experiment->quantize;
+    fw_error why = {.struct_size = sizeof why};
+    if (options->calibration == NULL ||
+        !calibration_is_wanted(packer->quantizer, packer->quantizer_self, options->model))
+        return FW_OK;
+    const double begin = clock_seconds();
+    const fw_status status = calibration_run(options->calibration, options->host, packer->quantizer,
+                                             packer->quantizer_self, &why);
+    *seconds = clock_seconds() - begin;
+    return status == FW_OK ? FW_OK : choice_fail(choice, status, why.message, error);
+}
+
 fw_status pack_weights(const struct pack_options *options, struct artifact *artifact,
                        struct pack_result *result, fw_error *error) {
     struct packer packer;
@@ -255,10 +280,13 @@ fw_status pack_weights(const struct pack_options *options, struct artifact *arti
         packer_open(&packer, options->experiment, options->host, options->model, error);
     for (uint32_t i = 0; status == FW_OK && i < packer.n_weights; i++)
         packer.values[i] = options->weights + model_offset(options->model, i);
+    double calibration = 0;
+    if (status == FW_OK) status = calibrate(&packer, options, &calibration, error);
     if (status == FW_OK)
         status = options->fit && pack_has_rate(options->experiment)
                      ? fit(&fitting, result, error)
                      : pack_once(&fitting, result, error);
+    result->calibration_seconds = calibration;
     free(fitting.tried.data);
     artifact->payload = fitting.kept.data;
     artifact->payload_bytes = fitting.kept.bytes;

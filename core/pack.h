@@ -3,18 +3,24 @@
 #define FAIRWAY_PACK_H
 
 #include "artifact.h"
+#include "calibration.h"
 #include "model.h"
 
 /* Create quantizer and compressor and destroy them again: their own word on their parameters. */
 fw_status pack_check(const struct experiment *experiment, const fw_host *host,
                      const struct model *model, fw_error *error);
 
+/* Whether the quantizer wants to see what the model reads of training text. */
+fw_status pack_wants_calibration(const struct experiment *experiment, const fw_host *host,
+                                 const struct model *model, bool *wanted, fw_error *error);
+
 struct pack_options {
     const struct experiment *experiment;
     const fw_host *host;
     const struct model *model;
-    const float *weights; /* a host arena of `model` */
-    bool fit;             /* lower the rate until the artifact's file has at most `limit` bytes */
+    const float *weights;                  /* a host arena of `model` */
+    const struct calibration *calibration; /* for a quantizer that wants it; NULL: not this time */
+    bool fit; /* lower the rate until the artifact's file has at most `limit` bytes */
     size_t limit;
 };
 
@@ -24,6 +30,7 @@ struct pack_result {
     int encodes;
     bool fits; /* always so when fitting was not asked for */
     size_t full_bytes, least_bytes;
+    double calibration_seconds;
 };
 
 /* True when the quantizer has a rate that can be lowered. */

@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "element.h"
+
 struct qat {
     const struct experiment *experiment;
     const fw_host *host;
@@ -185,19 +187,6 @@ struct difference {
     double changed, squares, norm;
 };
 
-static float element(const void *data, uint32_t dtype, int64_t i) {
-    float value;
-    if (dtype == FW_F32) {
-        memcpy(&value, (const char *)data + i * 4, sizeof value);
-        return value;
-    }
-    uint16_t half; /* bfloat16: the upper half of a float32 */
-    memcpy(&half, (const char *)data + i * 2, sizeof half);
-    const uint32_t bits = (uint32_t)half << 16;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
-
 /* Both sides in the compute type, so that a device's own rounding does not count as a change. */
 static fw_status compare(const struct qat *q, uint32_t index, void *exact, void *quantized,
                          struct difference *sum, fw_error *error) {
@@ -209,8 +198,8 @@ static fw_status compare(const struct qat *q, uint32_t index, void *exact, void 
     FW_TRY(restore_copy(q, index, error));
     FW_TRY(q->device->copy_to_host(q->device, exact, copy.data, bytes, error));
     for (int64_t i = 0; i < n; i++) {
-        const double a = (double)element(exact, copy.dtype, i);
-        const double b = (double)element(quantized, copy.dtype, i);
+        const double a = (double)element_at(exact, copy.dtype, i);
+        const double b = (double)element_at(quantized, copy.dtype, i);
         sum->changed += a != b;
         sum->squares += (a - b) * (a - b);
         sum->norm += a * a;

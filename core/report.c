@@ -8,10 +8,18 @@
 #include "text.h"
 
 const char *const report_phase_names[PHASES] = {
-    [PHASE_LOAD] = "load",         [PHASE_PRIME] = "prime",           [PHASE_TRAIN] = "train",
-    [PHASE_VALIDATE] = "validate", [PHASE_CHECKPOINT] = "checkpoint", [PHASE_AVERAGE] = "average",
-    [PHASE_PACK] = "pack",         [PHASE_LADDER] = "ladder",         [PHASE_RELOAD] = "reload",
-    [PHASE_EVALUATE] = "evaluate", [PHASE_COMPARE] = "compare",
+    [PHASE_LOAD] = "load",
+    [PHASE_PRIME] = "prime",
+    [PHASE_TRAIN] = "train",
+    [PHASE_VALIDATE] = "validate",
+    [PHASE_CHECKPOINT] = "checkpoint",
+    [PHASE_AVERAGE] = "average",
+    [PHASE_CALIBRATE] = "calibrate",
+    [PHASE_PACK] = "pack",
+    [PHASE_LADDER] = "ladder",
+    [PHASE_RELOAD] = "reload",
+    [PHASE_EVALUATE] = "evaluate",
+    [PHASE_COMPARE] = "compare",
 };
 
 /* ---- totals and effects ---- */

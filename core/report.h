@@ -15,6 +15,7 @@ enum phase {
     PHASE_VALIDATE,   /* scores on the way */
     PHASE_CHECKPOINT, /* writing checkpoints */
     PHASE_AVERAGE,    /* the averager's result */
+    PHASE_CALIBRATE,  /* reading training text for the quantizer */
     PHASE_PACK,       /* quantizing, compressing, writing the artifact */
     PHASE_LADDER,     /* scores of weights that are not packed, for comparison alone */
     PHASE_RELOAD,     /* reading the artifact again */

@@ -8,3 +8,5 @@ fairway_add_test(score SOURCES test_score.c LIBRARIES fairway_core)
 fairway_add_test(artifact SOURCES test_artifact.c LIBRARIES fairway_core)
 fairway_add_test(decoder SOURCES test_decoder.c wrapped_device.c workspace.c
                  LIBRARIES fairway_core DEPENDS device-cpu attention-gqa attention-xsa)
+fairway_add_test(calibration SOURCES test_calibration.c workspace.c LIBRARIES fairway_core
+                 DEPENDS device-cpu attention-gqa attention-xsa)

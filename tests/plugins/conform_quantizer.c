@@ -355,6 +355,63 @@ static void test_fake_quantize(void **state) {
     samples_free(&s);
 }
 
+/* ---- calibration ---- */
+
+enum { OBSERVED_ROWS = 24 };
+
+/* Asked about every matrix, then shown rows of those that are wanted; how many are. */
+static int calibrate(void *self, const samples *s, uint64_t seed) {
+    int wanted = 0;
+    float rows[OBSERVED_ROWS * 512];
+    test_random random = {seed};
+    fw_error error = {.struct_size = sizeof error};
+    for (uint32_t i = 0; i < N_SAMPLES; i++) {
+        const int64_t columns = s->weight[i].shape[1];
+        if (s->weight[i].rank != 2) continue;
+        const fw_status status = quantizer->observe(self, i, NULL, 0, columns, &error);
+        if (status != FW_OK) assert_int_equal(status, FW_E_UNSUPPORTED);
+        if (status != FW_OK) continue;
+        assert_true(columns <= 512);
+        wanted++;
+        for (int64_t k = 0; k < OBSERVED_ROWS * columns; k++)
+            rows[k] = (float)(test_normal(&random) * (k % columns % 7 == 0 ? 8 : 0.5));
+        const int64_t first = OBSERVED_ROWS / 3; /* in calls of any size */
+        conform_ok(quantizer->observe(self, i, rows, first, columns, &error), &error);
+        conform_ok(quantizer->observe(self, i, rows + first * columns, OBSERVED_ROWS - first,
+                                      columns, &error),
+                   &error);
+    }
+    return wanted;
+}
+
+/* A calibrated instance writes what a fresh one decodes, the same each time. */
+static void test_calibration(void **state) {
+    (void)state;
+    if (!FW_HAS(quantizer, observe)) skip();
+    samples s = samples_new();
+    void *first = instance_new(), *second = instance_new();
+    fw_error error = {.struct_size = sizeof error};
+    const int wanted = calibrate(first, &s, 5);
+    assert_int_equal(calibrate(second, &s, 5), wanted);
+    conform_ok(plan(first, &s, 1, &error), &error);
+    conform_ok(plan(second, &s, 1, &error), &error);
+    for (uint32_t i = 0; i < N_SAMPLES; i++) {
+        packed a = encode(first, i), b = encode(second, i);
+        assert_int_equal(a.n, b.n);
+        for (uint32_t k = 0; k < a.n; k++)
+            assert_memory_equal(a.streams[k].data, b.streams[k].data, a.buffers[k].bytes);
+        packed_check_symbols(&a);
+        float *values = decode(&s.weight[i], &a);
+        conform_assert_close(s.weight[i].name, values, s.values[i], samples_count(&s.weight[i]), 1);
+        free(values);
+        packed_free(&a);
+        packed_free(&b);
+    }
+    quantizer->destroy(first);
+    quantizer->destroy(second);
+    samples_free(&s);
+}
+
 int main(int argc, char **argv) {
     c = conform_open(argc, argv, FW_QUANTIZER);
     quantizer = c.plugin->vtable;
@@ -364,7 +421,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_deterministic), cmocka_unit_test(test_not_finite),
         cmocka_unit_test(test_malformed),     cmocka_unit_test(test_damaged_bytes),
         cmocka_unit_test(test_stable),        cmocka_unit_test(test_rate),
-        cmocka_unit_test(test_fake_quantize),
+        cmocka_unit_test(test_fake_quantize), cmocka_unit_test(test_calibration),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -61,8 +61,8 @@ typedef struct fw_attention_call {
     fw_tensor cu_seqlens;   /* I32 [B, n+1] document starts, or absent */
     void *saved;
     void *scratch;
-    /* FW_CALIBRATE: tell the host the input rows of linear layer `weight` (index of declaration).
-     */
+    /* FW_CALIBRATE, forward: tell the host what the linear layer of weight number `weight` reads,
+     * [n, K] for a weight [N,K], once its values are computed or queued. */
     void (*observe)(void *context, uint32_t weight, const fw_tensor *rows);
     void *observe_context;
     /* Since 0.3. [B*T, C] forward: added to the output, which it may not alias; absent: nothing is.

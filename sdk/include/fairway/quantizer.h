@@ -75,8 +75,13 @@ typedef struct fw_quantizer {
                                const fw_tensor *master, const fw_tensor *out, const fw_step *step,
                                void *scratch, fw_error *error);
 
-    /* Optional: calibration. The host feeds input rows of the linear layer `weight` (host F32
-     * [N,K]) drawn from training or self-generated text, never from validation. */
+    /* Optional: calibration, before plan(). The host has the model read training text, never what
+     * is scored, and shows what each linear layer reads: `rows` [n_rows, n_columns], host F32, good
+     * for the call alone; `index` is the weight's in plan(), [N, n_columns]; in any number of
+     * calls, in the order of the text. The embedding's are those of the output layer that it serves
+     * as. First it asks about every matrix, with rows NULL and n_rows 0, and calibrates only if one
+     * answer is FW_OK; E_UNSUPPORTED: no rows of this matrix are wanted. An instance of which none
+     * of this is asked serves with what it has. [deterministic] */
     fw_status (*observe)(void *self, uint32_t index, const float *rows, int64_t n_rows,
                          int64_t n_columns, fw_error *error);
 } fw_quantizer;
