@@ -219,9 +219,9 @@ static fw_status restore(fw_error *error) {
     return status;
 }
 
-static fw_status answer(const struct channel_slot *slot, fw_error *error) {
+static fw_status answer(const struct channel_slot *slot, uint32_t request, fw_error *error) {
     const struct channel_ask *ask = slot->ask;
-    switch (ask->request) {
+    switch (request) {
     case ASK_PART: bytes_put(&child.inbox, bulk_of(slot, ask->n), ask->n); return FW_OK;
     case ASK_CREATE: return create(error);
     case ASK_BEGIN: return child.cache->begin(child.self, error);
@@ -236,7 +236,7 @@ static fw_status answer(const struct channel_slot *slot, fw_error *error) {
         return FW_OK;
     case ASK_MEMORY: slot->say->bytes = child.cache->memory_bytes(child.self); return FW_OK;
     case ASK_LEAVE: child.cache->destroy(child.self); return FW_OK;
-    default: return fw_fail(error, FW_E_INTERNAL, "unknown request %u", ask->request);
+    default: return fw_fail(error, FW_E_INTERNAL, "unknown request %u", request);
     }
 }
 
@@ -264,17 +264,20 @@ static void settle(void) {
     (void)sigaction(SIGBUS, &action, NULL);
 }
 
-static void serve_one(uint32_t number) {
+/* What was asked: once it is answered, the slot may hold another request. */
+static uint32_t serve_one(uint32_t number) {
     const struct channel_slot *slot = &child.channel.slots[number % CHANNEL_SLOTS];
     fw_error error;
     error.struct_size = sizeof error;
     error.message[0] = '\0';
+    const uint32_t request = slot->ask->request;
     child.say = slot->say;
     child.say->note_bytes = 0;
-    child.say->status = answer(slot, &error);
+    child.say->status = answer(slot, request, &error);
     if (child.say->status != FW_OK)
         (void)snprintf(child.say->message, sizeof child.say->message, "%s", error.message);
     channel_advance(&child.channel.head->answered, number, true);
+    return request;
 }
 
 static int serve(void) {
@@ -287,8 +290,7 @@ static int serve(void) {
     if (getppid() != child.channel.head->host) return 2; /* it died before we could notice */
     for (uint32_t number = 1;; number++) {
         (void)channel_wait(&child.channel, &child.channel.head->asked, number, INFINITY);
-        serve_one(number);
-        if (child.channel.slots[number % CHANNEL_SLOTS].ask->request == ASK_LEAVE) return 0;
+        if (serve_one(number) == ASK_LEAVE) return 0;
     }
 }
 

@@ -114,17 +114,20 @@ static void describe_end(int status, char *how, size_t size) {
         (void)snprintf(how, size, "it ended by itself, with exit code %d", WEXITSTATUS(status));
 }
 
-bool cache_process_ended(struct cache_process *process, char *how, size_t size) {
-    int status = 0;
-    if (process->pid == 0) {
-        (void)snprintf(how, size, "it has ended");
-        return true;
-    }
-    const pid_t ended = waitpid(process->pid, &status, WNOHANG);
-    if (ended == 0 || (ended < 0 && errno != ECHILD)) return false;
-    describe_end(status, how, size);
+/* Whether it has ended by now, or, with `options` 0, once it has. */
+static bool wait_for_it(struct cache_process *process, int options) {
+    pid_t ended = 0;
+    do ended = waitpid(process->pid, &process->status, options);
+    while (ended < 0 && errno == EINTR);
+    if (ended == 0) return false;
     process->pid = 0;
     show_host();
+    return true;
+}
+
+bool cache_process_ended(struct cache_process *process, char *how, size_t size) {
+    if (process->pid != 0 && !wait_for_it(process, WNOHANG)) return false;
+    describe_end(process->status, how, size);
     return true;
 }
 
@@ -144,18 +147,15 @@ void cache_process_words(const struct cache_process *process, char *words, size_
 }
 
 void cache_process_stop(struct cache_process *process, double seconds) {
-    char how[64];
     const double begin = clock_seconds();
     const struct timespec moment = {.tv_nsec = 1000000};
-    while (process->pid != 0 && !cache_process_ended(process, how, sizeof how)) {
+    while (process->pid != 0 && !wait_for_it(process, WNOHANG)) {
         if (clock_seconds() - begin < seconds) {
             (void)nanosleep(&moment, NULL);
             continue;
         }
         (void)kill(process->pid, SIGKILL);
-        (void)waitpid(process->pid, NULL, 0);
-        process->pid = 0;
-        show_host();
+        (void)wait_for_it(process, 0);
     }
     if (process->words > 0) (void)close(process->words);
     process->words = 0;

@@ -18,8 +18,9 @@
 enum { CACHE_CHILD_DESCRIPTOR = 3 };
 
 struct cache_process {
-    pid_t pid; /* 0: none */
-    int words; /* what it writes to standard error */
+    pid_t pid;  /* 0: none, or it has ended */
+    int status; /* of the end, as waitpid() gives it */
+    int words;  /* what it writes to standard error */
 };
 
 /* `arguments` follow the verb; NULL-terminated, 4 at most. `descriptor` stays the caller's. E_IO.
@@ -27,7 +28,8 @@ struct cache_process {
 fw_status cache_process_start(const char *const *arguments, int descriptor,
                               struct cache_process *process, fw_error *error);
 
-/* Whether it has ended; then `how` says of what: "it died of signal 11 (Segmentation fault)". */
+/* Whether it has ended; then `how` says of what, as often as it is asked: "it died of signal 11
+ * (Segmentation fault)". */
 bool cache_process_ended(struct cache_process *process, char *how, size_t size);
 
 /* The first line that it wrote to standard error, or "". */

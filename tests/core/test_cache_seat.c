@@ -273,7 +273,33 @@ static void test_the_host_is_hidden(void **state) {
     assert_int_equal(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), 1);
 }
 
-/* ---- the end of the host ---- */
+/* ---- ends ---- */
+
+/* How it ended is known as often as somebody asks: an answer may have come before. */
+static void test_an_end_is_remembered(void **state) {
+    (void)state;
+    static const char *const arguments[] = {"serve", NULL};
+    for (int killed = 0; killed < 2; killed++) {
+        struct cache_process process;
+        struct channel channel;
+        fw_error error = {.struct_size = sizeof error};
+        char how[128] = "";
+        int descriptor = -1;
+        assert_ok(channel_create(SEAT_V, 0, &channel, &descriptor, &error), &error);
+        channel.head->host += killed == 0; /* a child leaves when that is not its parent */
+        assert_ok(cache_process_start(arguments, descriptor, &process, &error), &error);
+        if (killed == 1) assert_int_equal(kill(process.pid, SIGKILL), 0);
+        while (!cache_process_ended(&process, how, sizeof how)) (void)usleep(1000);
+        for (int i = 0; i < 2; i++) {
+            assert_non_null(strstr(how, killed == 1 ? "signal 9" : "exit code 2"));
+            memset(how, 0, sizeof how);
+            assert_true(cache_process_ended(&process, how, sizeof how));
+        }
+        cache_process_stop(&process, 0);
+        (void)close(descriptor);
+        channel_unmap(&channel);
+    }
+}
 
 static pid_t only_child(pid_t parent) {
     char name[64];
@@ -295,11 +321,15 @@ static void test_the_child_ends_with_the_host(void **state) {
     const pid_t host = fork();
     if (host == 0) {
         seat_find(&seat, "none", true, 10, NULL);
-        if (seat_open(&seat, test_host(NULL), false) == FW_OK) (void)write(ready[1], "x", 1);
+        if (seat_open(&seat, test_host(NULL), false) != FW_OK) _exit(1);
+        (void)write(ready[1], "x", 1);
         for (;;) (void)pause();
     }
     char byte;
+    (void)close(ready[1]); /* so that a host that fails ends the reading */
+    assert_true(host > 0);
     assert_int_equal(read(ready[0], &byte, 1), 1);
+    (void)close(ready[0]);
     const pid_t child = only_child(host);
     if (child == 0) skip(); /* a kernel that does not list children */
     assert_int_equal(kill(child, 0), 0);
@@ -330,6 +360,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_log_and_effects),
         cmocka_unit_test(test_nothing_else_is_open),
         cmocka_unit_test(test_the_host_is_hidden),
+        cmocka_unit_test(test_an_end_is_remembered),
         cmocka_unit_test(test_the_child_ends_with_the_host),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
