@@ -3,7 +3,7 @@
 . "$(dirname "$0")/common.sh"
 
 "$fairway" check --help >help.txt
-for word in usage examples future-flip snapshot 'Exit code' '\-\-seed'; do
+for word in usage examples future-flip snapshot 'Exit code' '\-\-seed' '\-\-set eval.isolate=yes'; do
   grep -q -e "$word" help.txt || fail "the help does not speak of $word"
 done
 
@@ -41,6 +41,14 @@ cmp none.txt again.txt || fail "the same seed, other lines"
 [ "$(sed -n 's/.*(seed \([0-9]*\)).*/\1/p' fresh.txt)" != "$(sed -n 's/.*(seed \([0-9]*\)).*/\1/p' tiny.txt)" ] ||
   fail "seeds that could be known"
 
+# In a process of its own the same lines; that it sits there shows when it dies.
+"$fairway" check --cache ngram --tokens 512 --vocab 256 --seed 11 --set eval.isolate=yes >apart.txt || fail "isolated"
+cmp ngram.txt apart.txt || fail "other verdicts in a process of its own"
+code=0
+"$fairway" check --cache broken --plugin-dir "$(dirname "$fairway")/../lib/broken" --set cache.way=crash \
+  --set eval.isolate=yes >crash.txt || code=$?
+[ "$code" -eq 1 ] || fail "a cache that crashes, isolated: exit code $code"
+grep -q 'position 0: predict: its process has ended: .*signal 11' crash.txt || fail "not in a process of its own"
 code=0
 "$fairway" check --cache ngram_hashed --set cache.table_size=1024 --tokens 512 --vocab 256 >hashed.txt || code=$?
 [ "$code" -eq 1 ] || fail "the unverified cache: exit code $code"
