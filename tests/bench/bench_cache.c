@@ -8,16 +8,22 @@
  * cache's part of that, predict and update called without the host, and "host" the rest. "update"
  * is update alone, as when a cache is warm-started. "two thr." is what two threads do, M tokens/s
  * of the one that has more to do (struct turns). "rows" is forming a row in float64 from float32
- * log-probabilities, which is no part of M tok/s; "audit" a full distribution of one position.
+ * log-probabilities, which is no part of M tok/s; "audit" a full distribution of one position. A
+ * second table is the same scoring in the host's process and in one of the cache's own
+ * (eval.isolate), by the wall clock, as the host waits there.
  *
  * Each number is the sum over pieces of 128 tokens of the best that a piece took in several runs,
- * in processor time: what other programs take away is left out as far as can be. */
+ * in processor time, where not said otherwise: what other programs take away is left out as far as
+ * can be. */
 #include <math.h>
 #include <stdio.h>
 
 #include "bench.h"
 #include "bench_stream.h"
+#include "cache_child.h"
+#include "cache_process.h"
 #include "cache_stream.h"
+#include "clock.h"
 #include "host.h"
 #include "prediction.h"
 #include "relay.h"
@@ -60,7 +66,7 @@ typedef struct bench_case {
     struct token_table *table;
     bench_stream *stream;
     struct rows rows;
-    best forming, scoring, asking, updating;
+    best forming, scoring, asking, updating, here, apart;
 } bench_case;
 
 static size_t n_pieces(const bench_case *c) {
@@ -116,7 +122,7 @@ static void rewind_to_begin(bench_case *c) {
 }
 
 /* As an evaluation does it, with a fresh instance. */
-static scoring score(bench_case *c) {
+static scoring score(bench_case *c, best *times, double (*seconds)(void)) {
     fw_error error = {.struct_size = sizeof error};
     struct cache_stream *cache = NULL;
     scoring sum = {0};
@@ -124,12 +130,12 @@ static scoring score(bench_case *c) {
     stop_on(cache_stream_open(&c->choice, services, c->table, c->stream->n, true, &cache, &error),
             &error);
     rewind_to_begin(c);
-    best_begin(&c->scoring, n_pieces(c));
+    best_begin(times, n_pieces(c));
     while ((n = next_rows(c, &first)) > 0) {
         const uint32_t *targets = c->stream->tokens + first + 1;
         for (size_t i = 0; i < n; i++)
             sum.model_nats -= log(c->rows.probabilities[i * c->stream->vocabulary + targets[i]]);
-        const double begin = bench_seconds();
+        const double begin = seconds();
         for (size_t i = 0; i < n; i++) {
             const fw_row row = row_at(c, i, first + i);
             double nats = 0;
@@ -137,7 +143,7 @@ static scoring score(bench_case *c) {
             sum.nats += nats;
         }
         stop_on(cache_stream_end_window(cache, &error), &error);
-        best_add(&c->scoring, bench_seconds() - begin);
+        best_add(times, seconds() - begin);
     }
     struct cache_summary summary;
     cache_stream_summary(cache, &summary);
@@ -296,24 +302,42 @@ static void update_alone(bench_case *c) {
     c->cache->destroy(self);
 }
 
-static void bench(const char *id, bench_stream *stream) {
+static void open_case(const char *id, bench_stream *stream, struct registry_entry *entry,
+                      bench_case *c) {
     fw_error error = {.struct_size = sizeof error};
     const fw_plugin *plugin = test_plugin(FW_CACHE, id);
-    const struct registry_entry entry = {.plugin = plugin};
-    fw_value *values = test_values(plugin, NULL);
-    bench_case c = {.choice = {.kind = FW_CACHE,
-                               .section = "cache",
-                               .name = id,
-                               .entry = &entry,
-                               .values = values},
-                    .cache = plugin->vtable,
-                    .table = make_table(stream->vocabulary),
-                    .stream = stream};
-    stop_on(rows_create(STREAM_AT_ONCE, stream->vocabulary, &c.rows, &error), &error);
+    *entry = (struct registry_entry){.plugin = plugin, .path = test_plugin_path(plugin)};
+    *c = (bench_case){.choice = {.kind = FW_CACHE,
+                                 .section = "cache",
+                                 .name = id,
+                                 .entry = entry,
+                                 .values = test_values(plugin, NULL)},
+                      .cache = plugin->vtable,
+                      .table = make_table(stream->vocabulary),
+                      .stream = stream};
+    stop_on(rows_create(STREAM_AT_ONCE, stream->vocabulary, &c->rows, &error), &error);
+}
+
+static void close_case(bench_case *c) {
+    free(c->forming.seconds);
+    free(c->scoring.seconds);
+    free(c->asking.seconds);
+    free(c->updating.seconds);
+    free(c->here.seconds);
+    free(c->apart.seconds);
+    rows_free(&c->rows);
+    token_table_destroy(c->table);
+    free(c->choice.values);
+}
+
+static void bench(const char *id, bench_stream *stream) {
+    struct registry_entry entry;
+    bench_case c;
+    open_case(id, stream, &entry, &c);
     scoring sum = {0};
     parts part = {0};
     for (int run = 0; run < RUNS; run++) {
-        sum = score(&c);
+        sum = score(&c, &c.scoring, bench_seconds);
         part = take_apart(&c);
         update_alone(&c);
     }
@@ -326,25 +350,55 @@ static void bench(const char *id, bench_stream *stream) {
            best_per_token(&c.updating, n), whole - cache, best_per_token(&c.forming, n),
            sum.nats / (double)n, (sum.nats - sum.model_nats) / (double)n, part.entries / (double)n,
            1e6 * part.audit / part.audits, sum.megabytes);
-    free(c.forming.seconds);
-    free(c.scoring.seconds);
-    free(c.asking.seconds);
-    free(c.updating.seconds);
-    rows_free(&c.rows);
-    token_table_destroy(c.table);
-    free(values);
+    close_case(&c);
 }
 
-int main(int argc, char **argv) {
-    static const char *const usual[] = {"none", "ngram_counts", "ngram", "tilt", "ngram_hashed"};
-    fw_error error = {.struct_size = sizeof error};
-    struct host *host = NULL;
-    stop_on(host_create(&(struct host_options){0}, &host, &error), &error);
-    services = host_table(host);
-    bench_use_thread_clock();
-    const size_t n = argc > 2 ? (size_t)strtoull(argv[2], NULL, 10) : 200000;
-    const char *const *ids = argc > 3 ? (const char *const *)argv + 3 : usual;
-    const size_t n_ids = argc > 3 ? (size_t)argc - 3 : sizeof usual / sizeof *usual;
+/* ---- in a process of its own ---- */
+
+/* Turns, so that what the machine does otherwise meets both. */
+static void bench_apart(const char *id, bench_stream *stream) {
+    static const struct apart apart = {.seconds = 60};
+    struct registry_entry entry;
+    bench_case c;
+    open_case(id, stream, &entry, &c);
+    for (int run = 0; run < RUNS; run++) {
+        c.choice.apart = NULL;
+        const double nats = score(&c, &c.here, clock_seconds).nats;
+        c.choice.apart = &apart;
+        if (score(&c, &c.apart, clock_seconds).nats != nats) {
+            (void)fprintf(stderr, "%s scores otherwise in a process of its own\n", id);
+            exit(1);
+        }
+    }
+    const double here = best_per_token(&c.here, stream->n);
+    const double there = best_per_token(&c.apart, stream->n);
+    printf("| %-12s | %4u | %-5s | %7zu | %7.3f | %8.3f | %5.1f | %8.2f |\n", id,
+           stream->vocabulary, stream->rows, stream->n, 1 / here, 1 / there, there / here,
+           there - here);
+    close_case(&c);
+}
+
+/* ---- tables ---- */
+
+/* What is scored by which caches. */
+struct work {
+    const char *file; /* NULL: synthetic text */
+    size_t n, n_ids;
+    const char *const *ids;
+};
+
+static void print_rows(const struct work *work, void (*print)(const char *, bench_stream *)) {
+    for (size_t i = 0; i < work->n_ids; i++)
+        for (uint32_t V = 256; V <= 1024; V *= 4) {
+            if (work->file != NULL && V > 256) continue;
+            bench_stream stream = work->file != NULL ? bench_stream_file(work->file, work->n)
+                                                     : bench_stream_synthetic(V, work->n);
+            print(work->ids[i], &stream);
+            bench_stream_free(&stream);
+        }
+}
+
+static void print_tables(const struct work *work) {
     printf(
         "Processor time, each piece at its best; microseconds a token on one thread unless it says "
         "otherwise.\n");
@@ -354,14 +408,29 @@ int main(int argc, char **argv) {
     printf(
         "| ------------ | ---: | ----- | ------: | ------: | -------: | ----: | -----: | ----: | "
         "----: | ----: | ------: | ------: | ----: | ---: |\n");
-    for (size_t i = 0; i < n_ids; i++)
-        for (uint32_t V = 256; V <= 1024; V *= 4) {
-            if (argc > 1 && V > 256) continue;
-            bench_stream stream =
-                argc > 1 ? bench_stream_file(argv[1], n) : bench_stream_synthetic(V, n);
-            bench(ids[i], &stream);
-            bench_stream_free(&stream);
-        }
+    print_rows(work, bench);
+    printf("\nIn the host's process and in one of its own, by the wall clock: M tokens/s, how many "
+           "times as long, microseconds a token more.\n");
+    printf("| cache        |    V | rows  |  tokens | M tok/s | isolated | times | us more  |\n");
+    printf("| ------------ | ---: | ----- | ------: | ------: | -------: | ----: | -------: |\n");
+    print_rows(work, bench_apart);
+}
+
+int main(int argc, char **argv) {
+    static const char *const usual[] = {"none", "ngram_counts", "ngram", "tilt", "ngram_hashed"};
+    if (argc > 1 && strcmp(argv[1], CACHE_CHILD_VERB) == 0)
+        return cache_child_main(argc - 1, argv + 1);
+    fw_error error = {.struct_size = sizeof error};
+    struct host *host = NULL;
+    stop_on(host_create(&(struct host_options){0}, &host, &error), &error);
+    services = host_table(host);
+    bench_use_thread_clock();
+    print_tables(&(struct work){
+        .file = argc > 1 ? argv[1] : NULL,
+        .n = argc > 2 ? (size_t)strtoull(argv[2], NULL, 10) : 200000,
+        .ids = argc > 3 ? (const char *const *)argv + 3 : usual,
+        .n_ids = argc > 3 ? (size_t)argc - 3 : sizeof usual / sizeof *usual,
+    });
     host_destroy(host);
     return 0;
 }
