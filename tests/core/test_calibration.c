@@ -7,6 +7,7 @@
 
 #include "calibration.h"
 #include "session.h"
+#include "tiny_model.h"
 #include "workspace.h"
 
 enum { VOCABULARY = 29, BATCH = 2, TOKENS = 3, ROWS = BATCH * TOKENS, CORPUS = 1000 };
@@ -51,15 +52,8 @@ static void open_fixture(struct fixture *f) {
     assert_ok(session_open(&arguments, "calibration test", INI, kinds, &f->session, &error),
               &error);
     make_model(f);
-    f->weights = calloc((size_t)model_arena_count(f->model), sizeof *f->weights);
-    assert_non_null(f->weights);
-    test_random random = {11};
-    for (uint32_t i = 0; i < model_n_weights(f->model); i++) {
-        const fw_tensor view = model_view(f->model, f->weights, i);
-        float *data = view.data;
-        for (int64_t j = 0; j < fw_tensor_count(&view); j++)
-            data[j] = (float)((view.rank == 1 ? 1 : 0) + 0.25 * test_normal(&random));
-    }
+    f->weights = random_weights(f->model, 11, 0.25);
+    test_random random = {12};
     for (int i = 0; i < ROWS; i++) f->inputs[i] = (int32_t)test_below(&random, VOCABULARY);
     f->seen.model = f->model;
 }

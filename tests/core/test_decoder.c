@@ -10,6 +10,7 @@
 #include "decoder.h"
 #include "scorer.h"
 #include "session.h"
+#include "tiny_model.h"
 #include "workspace.h"
 #include "wrapped_device.h"
 
@@ -120,15 +121,7 @@ struct fixture {
 static fw_error error = {.struct_size = sizeof error};
 
 static void set_weights(struct model *model, uint64_t seed) {
-    float *weights = calloc((size_t)model_arena_count(model), sizeof *weights);
-    assert_non_null(weights);
-    test_random random = {seed};
-    for (uint32_t i = 0; i < model_n_weights(model); i++) {
-        const fw_tensor view = model_view(model, weights, i);
-        float *data = view.data;
-        for (int64_t j = 0; j < fw_tensor_count(&view); j++)
-            data[j] = (float)((view.rank == 1 ? 1 : 0) + 0.25 * test_normal(&random));
-    }
+    float *weights = random_weights(model, seed, 0.25);
     assert_ok(model_set_weights(model, weights, &error), &error);
     free(weights);
 }

@@ -8,6 +8,7 @@
 
 #include "model.h"
 #include "session.h"
+#include "tiny_model.h"
 #include "workspace.h"
 #include "wrapped_device.h"
 
@@ -132,21 +133,6 @@ static void close_fixture(struct fixture *f) {
     session_close(&f->session);
 }
 
-/* Weights at which every part has a gradient (some are zero at initialisation). */
-static float *random_weights(const struct model *model) {
-    float *weights = calloc((size_t)model_arena_count(model), sizeof *weights);
-    assert_non_null(weights);
-    test_random random = {11};
-    for (uint32_t i = 0; i < model_n_weights(model); i++) {
-        const fw_tensor view = model_view(model, weights, i);
-        float *data = view.data;
-        for (int64_t j = 0; j < fw_tensor_count(&view); j++)
-            data[j] = (float)(view.rank == 1 ? 1 + 0.2 * test_normal(&random)
-                                             : 0.2 * test_normal(&random));
-    }
-    return weights;
-}
-
 static double loss_at(struct fixture *f, const float *weights, int64_t first, int64_t n,
                       bool accumulate) {
     fw_error error = {.struct_size = sizeof error};
@@ -224,7 +210,7 @@ static void check_tensor(struct fixture *f, const float *weights, const float *g
 static void test_gradients_match_finite_differences(void **state) {
     struct fixture f;
     open_fixture(&f, *state, true);
-    float *weights = random_weights(f.model);
+    float *weights = random_weights(f.model, 11, 0.2);
     (void)loss_at(&f, weights, 0, BATCH, false);
     float *gradient = gradients(&f);
     for (uint32_t i = 0; i < model_n_weights(f.model); i++) check_tensor(&f, weights, gradient, i);
@@ -236,7 +222,7 @@ static void test_gradients_match_finite_differences(void **state) {
 static void test_accumulation_equals_one_batch(void **state) {
     struct fixture f;
     open_fixture(&f, *state, true);
-    float *weights = random_weights(f.model);
+    float *weights = random_weights(f.model, 11, 0.2);
     const double whole = loss_at(&f, weights, 0, BATCH, false);
     float *expected = gradients(&f);
     (void)loss_at(&f, NULL, 0, 1, false);
@@ -272,7 +258,7 @@ static float *infer(struct fixture *f, const int32_t *inputs) {
 static void test_future_tokens_change_nothing(void **state) {
     struct fixture f;
     open_fixture(&f, *state, false);
-    float *weights = random_weights(f.model);
+    float *weights = random_weights(f.model, 11, 0.2);
     fw_error error = {.struct_size = sizeof error};
     check(model_set_weights(f.model, weights, &error), &error);
     float *before = infer(&f, f.inputs);
@@ -295,7 +281,7 @@ static void test_future_tokens_change_nothing(void **state) {
 static void test_inference_equals_training(void **state) {
     struct fixture f;
     open_fixture(&f, *state, true);
-    float *weights = random_weights(f.model);
+    float *weights = random_weights(f.model, 11, 0.2);
     const double trained = loss_at(&f, weights, 0, BATCH, false);
     close_fixture(&f);
     open_fixture(&f, *state, false);
@@ -317,7 +303,7 @@ static void test_joined_op_changes_nothing(void **state) {
     double loss[2];
     for (unsigned joined = 0; joined < 2; joined++) {
         open_wrapped(&f, *state, true, joined ? WRAP_LINEAR_ACTIVATION : 0);
-        float *weights = random_weights(f.model);
+        float *weights = random_weights(f.model, 11, 0.2);
         loss[joined] = loss_at(&f, weights, 0, BATCH, false);
         gradient[joined] = gradients(&f);
         const size_t bytes = model_activation_bytes(f.model);
@@ -345,7 +331,7 @@ static void test_some_positions(void **state) {
     const int64_t firsts[BATCH] = {5, 0, TOKENS - N}, beyond[BATCH] = {0, 0, TOKENS - N + 1};
     struct fixture f;
     open_wrapped(&f, *state, false, WRAP_PINNED);
-    float *weights = random_weights(f.model);
+    float *weights = random_weights(f.model, 11, 0.2);
     fw_error error = {.struct_size = sizeof error};
     check(model_set_weights(f.model, weights, &error), &error);
     float *whole = infer(&f, f.inputs), some[BATCH * N * VOCABULARY];
@@ -367,7 +353,7 @@ static void test_some_positions(void **state) {
 static void test_rows_are_log_probabilities(void **state) {
     struct fixture f;
     open_fixture(&f, *state, false);
-    float *weights = random_weights(f.model);
+    float *weights = random_weights(f.model, 11, 0.2);
     fw_error error = {.struct_size = sizeof error};
     check(model_set_weights(f.model, weights, &error), &error);
     float *rows = infer(&f, f.inputs);

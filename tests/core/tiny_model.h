@@ -4,6 +4,10 @@
 
 #include "model.h"
 
+/* A host arena of seeded random weights: matrices about 0, vectors about 1. At the initial ones
+ * some parts do nothing. The caller frees. */
+float *random_weights(const struct model *model, uint64_t seed, double deviation);
+
 /* Fails the test when it cannot be made; the caller destroys it. */
 struct model *tiny_model(const struct model_options *options);
 
