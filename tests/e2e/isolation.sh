@@ -48,10 +48,11 @@ breaks hang 'position 100: predict: .*not answered for 2 s' 2
 breaks create_hang 'eval.cache_timeout' 2
 
 # Processes of caches that this story started: they work in its folder, or in one below it.
+here=$(pwd -P)
 children() {
-  for entry in /proc/[0-9]*; do
-    case $(readlink "$entry/cwd" 2>/dev/null || true) in "$(pwd -P)" | "$(pwd -P)"/*) ;; *) continue ;; esac
-    if tr '\0' ' ' <"$entry/cmdline" 2>/dev/null | grep -q '^fairway cache-child '; then echo "${entry#/proc/}"; fi
+  for entry in $(grep -l '[c]ache-child' /proc/[0-9]*/cmdline 2>/dev/null); do
+    process=${entry%/cmdline}
+    case $(readlink "$process/cwd" 2>/dev/null || true) in "$here" | "$here"/*) echo "${process#/proc/}" ;; esac
   done
 }
 
