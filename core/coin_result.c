@@ -48,7 +48,8 @@ void coin_add_verdicts(const struct coin_result *result, struct verdicts *verdic
 /* ---- the table ---- */
 
 static void print_line(const char *pass, const char *who, const struct coin_line *line) {
-    (void)printf("  %-30s %-26s %16.1f %14.1f", pass, who, line->bits, line->gain);
+    const double gain = fabs(line->gain) < 0.05 ? 0 : line->gain; /* never "-0.0" */
+    (void)printf("  %-30s %-26s %16.1f %14.1f", pass, who, line->bits, gain);
     if (coin_is_evidence(line->gain))
         (void)printf("  INVALID: a chance of at most 2^-%.0f", floor(line->gain));
     (void)putchar('\n');
