@@ -9,6 +9,8 @@
 
 #include <string.h>
 
+#include "prefetch.h"
+
 enum {
     PAGE_BYTES = 1 << 20,
     NODE_SHIFT = 16, /* nodes in a page: 65,536 of 16 bytes */
@@ -264,14 +266,6 @@ uint32_t *trie_child(trie *store, uint32_t id, uint32_t rank) {
     node *here = node_at(store, id);
     if (here->distinct == 1) return &here->second;
     return words_at(store, here->first) + (2u << here->second) + rank;
-}
-
-static void prefetch(const void *address) {
-#if defined(__GNUC__)
-    __builtin_prefetch(address);
-#else
-    (void)address;
-#endif
 }
 
 void trie_prefetch_node(const trie *store, uint32_t id) {

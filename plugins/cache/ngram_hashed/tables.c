@@ -3,20 +3,12 @@
 #include "tables.h"
 
 #include <string.h>
-#include <sys/mman.h>
+
+#include "../prefetch.h"
 
 static const uint32_t primes[MOST_ORDER] = {36313, 27191, 51647, 81929, 131071, 196613, 262147};
 
 enum { AHEAD = 6 }; /* tokens whose buckets are fetched ahead: 12 buckets each */
-
-/* Random accesses over some hundred MiB miss the translation buffer as well, unless pages are
- * large. A wish: where it is not granted everything works the same. */
-static void use_huge_pages(const tables *t) {
-    const uintptr_t page = (uintptr_t)1 << 21, begin = (uintptr_t)t->counts;
-    const uintptr_t first = (begin + page - 1) / page * page,
-                    end = (begin + t->bytes) / page * page;
-    if (first < end) (void)madvise((void *)first, end - first, MADV_HUGEPAGE);
-}
 
 fw_status tables_create(const fw_host *host, uint32_t min_order, uint32_t max_order, uint32_t size,
                         tables *t, fw_error *error) {
@@ -30,7 +22,6 @@ fw_status tables_create(const fw_host *host, uint32_t min_order, uint32_t max_or
     if (t->counts == NULL)
         return fw_fail(error, FW_E_MEMORY, "no memory for %llu MiB of hashed counts",
                        (unsigned long long)(t->bytes >> 20));
-    use_huge_pages(t);
     uint32_t *next = t->counts;
     for (uint32_t order = min_order; order <= max_order; order++, next += 2 * (size_t)size) {
         t->contexts[order - LEAST_ORDER] = next;
@@ -87,8 +78,8 @@ uint32_t tables_pair(const tables *t, const place *at, uint32_t order, uint32_t 
 static void fetch(const tables *t, const place *at, uint32_t token) {
     for (uint32_t order = t->min_order; order <= highest(t, at); order++) {
         const uint32_t i = order - LEAST_ORDER;
-        __builtin_prefetch(&t->contexts[i][at->hash[i] & t->mask], 1);
-        __builtin_prefetch(pair_of(t, at, order, token), 1);
+        prefetch(&t->contexts[i][at->hash[i] & t->mask]);
+        prefetch(pair_of(t, at, order, token));
     }
 }
 

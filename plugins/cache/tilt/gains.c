@@ -3,6 +3,8 @@
 #include <math.h>
 #include <string.h>
 
+#include "../prefetch.h"
+
 enum {
     LEVELS = 16, /* powers of two of a probability that are told apart */
     ENTROPIES = 6,
@@ -162,14 +164,6 @@ static uint32_t pair_of(const gains *g, uint32_t before, uint32_t token) {
     const uint32_t pair = before * g->vocabulary + token;
     if ((uint64_t)g->vocabulary * g->vocabulary <= g->n_pairs) return pair;
     return (uint32_t)((uint64_t)(pair * UINT32_C(0x9e3779b1)) * g->n_pairs >> 32);
-}
-
-static void prefetch(const void *address) {
-#if defined(__GNUC__)
-    __builtin_prefetch(address);
-#else
-    (void)address;
-#endif
 }
 
 static uint32_t find(const gains *g, uint32_t token) {
@@ -360,7 +354,12 @@ given gains_given(const gains *g, uint32_t token, double p) {
 
 /* ---- learning ---- */
 
-static double least_pace(double pace) { return pace > LEAST_PACE ? pace : LEAST_PACE; }
+/* A step by `pace`, which is the weight's own before the token came. */
+static void move(weight *one, double pace, double rate, double slope) {
+    const double step = pace * slope, shrunk = one->pace - 0.5 * pace * step * step;
+    one->value -= rate * step;
+    one->pace = shrunk > LEAST_PACE ? shrunk : LEAST_PACE;
+}
 
 /* All weights of a table that the candidates used; a weight used twice sums both steps. */
 static void move_all(const gains *g, uint32_t table) {
@@ -368,18 +367,15 @@ static void move_all(const gains *g, uint32_t table) {
     const double *restrict slopes = g->list.slope, *restrict paces = g->list.pace[table];
     weight *restrict weights = g->tables[table];
     const double rate = g->options.rate;
-    for (uint32_t i = 0; i < g->list.n; i++) {
-        weight *one = &weights[used[i]];
-        const double step = paces[i] * slopes[i];
-        one->value -= rate * step;
-        one->pace = least_pace(one->pace - 0.5 * paces[i] * step * step);
-    }
+    for (uint32_t i = 0; i < g->list.n; i++) move(&weights[used[i]], paces[i], rate, slopes[i]);
 }
 
-static void move_followed(const gains *g, weight *one, double slope) {
-    const double step = one->pace * slope;
-    one->value -= g->options.rate * step;
-    one->pace = least_pace(one->pace - 0.5 * one->pace * step * step);
+/* Those of what followed last, no two of which are the same. */
+static void move_followed(const gains *g) {
+    for (uint32_t i = 0; i < g->n_follows; i++) {
+        weight *one = g->follows[i].weight;
+        move(one, one->pace, g->options.rate, g->list.slope[g->follows[i].candidate]);
+    }
 }
 
 static void move_trust(const gains *g, weight *one, double slope) {
@@ -394,8 +390,7 @@ void gains_learn(gains *g, uint32_t entry) {
     for (uint32_t i = 0; i < list.n; i++) list.slope[i] = list.p[i] * list.gain[i] * scale;
     if (entry < list.n) list.slope[entry] -= 1;
     for (uint32_t i = 0; i < list.n; i++) of_trust += list.slope[i] * list.ratio[i];
-    for (uint32_t i = 0; i < g->n_follows; i++)
-        move_followed(g, g->follows[i].weight, list.slope[g->follows[i].candidate]);
+    move_followed(g);
     for (uint32_t k = 0; k < g->n_tables; k++) move_all(g, k);
     move_trust(g, g->trusted, of_trust);
 }
