@@ -29,7 +29,8 @@ struct cache_remote {
     struct cache_process process;
     uint32_t posted, settled; /* numbers of requests; settled: answered, and the answer looked at */
     struct pending pending[CHANNEL_SLOTS];
-    bool quiet; /* the last post woke nobody */
+    uint32_t shown; /* the request that showed the last row */
+    bool quiet;     /* the last post woke nobody */
     uint64_t position;
     struct channel_say said; /* a copy of the last answer, up to its message */
     bool broken;
@@ -232,11 +233,15 @@ static void copy_statement(const struct cache_remote *r, const struct channel_sl
     }
 }
 
+/* The row shown last stays where it is while the child is at work on what was told since. */
 static fw_status remote_predict(void *self, const fw_row *row, fw_prediction *prediction,
                                 fw_error *error) {
     struct cache_remote *r = self;
     const struct channel_slot *slot = NULL;
+    const uint32_t next = r->posted + 1;
+    if (next % CHANNEL_SLOTS == r->shown % CHANNEL_SLOTS) FW_TRY(settle(r, r->posted, error));
     FW_TRY(next_slot(r, &slot, error));
+    r->shown = next;
     const uint32_t most = r->channel.context;
     const uint32_t n = row->n_context < most ? row->n_context : most;
     slot->ask->position = r->position = row->position;

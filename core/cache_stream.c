@@ -415,7 +415,7 @@ fw_status cache_stream_end(struct cache_stream *s, fw_error *error) {
     fw_error why;
     clear(&why);
     const fw_status status = cache_seat_check(&s->seat, &why);
-    return failed(s, status, &why, error);
+    return failed(s, status == FW_OK ? FW_OK : blamed(status), &why, error);
 }
 
 void cache_stream_summary(const struct cache_stream *s, struct cache_summary *summary) {

@@ -2,19 +2,21 @@
 
 #include <stdlib.h>
 
-static bool wants(const fw_quantizer *quantizer, void *self, const fw_weight *weight,
-                  uint32_t index) {
-    fw_error why = {.struct_size = sizeof why};
-    return weight->rank == 2 &&
-           quantizer->observe(self, index, NULL, 0, weight->shape[1], &why) == FW_OK;
-}
-
 /* Every matrix is asked about, so that the instance knows which there are. */
-bool calibration_is_wanted(const fw_quantizer *quantizer, void *self, const struct model *model) {
-    bool any = false;
-    for (uint32_t i = 0; FW_HAS(quantizer, observe) && i < model_n_weights(model); i++)
-        any |= wants(quantizer, self, model_weight(model, i), i);
-    return any;
+fw_status calibration_is_wanted(const fw_quantizer *quantizer, void *self,
+                                const struct model *model, bool *wanted, fw_error *error) {
+    *wanted = false;
+    for (uint32_t i = 0; FW_HAS(quantizer, observe) && i < model_n_weights(model); i++) {
+        const fw_weight *weight = model_weight(model, i);
+        fw_error why = {.struct_size = sizeof why};
+        if (weight->rank != 2) continue;
+        const fw_status status = quantizer->observe(self, i, NULL, 0, weight->shape[1], &why);
+        if (status != FW_OK && status != FW_E_UNSUPPORTED)
+            return fw_fail(error, status, "asked whether to calibrate %s: %.900s", weight->name,
+                           why.message);
+        *wanted |= status == FW_OK;
+    }
+    return FW_OK;
 }
 
 /* Who is shown the rows of a pass. */
@@ -22,15 +24,17 @@ struct pupil {
     const fw_quantizer *quantizer;
     void *self;
     const struct model *model;
+    fw_status refused; /* what it said to rows, whoever else fails */
 };
 
 static fw_status show(void *self, uint32_t weight, const float *rows, int64_t n_rows,
                       int64_t n_columns, fw_error *error) {
-    const struct pupil *pupil = self;
+    struct pupil *pupil = self;
     fw_error why = {.struct_size = sizeof why};
     const fw_status status =
         pupil->quantizer->observe(pupil->self, weight, rows, n_rows, n_columns, &why);
     if (status == FW_OK || status == FW_E_UNSUPPORTED) return FW_OK;
+    pupil->refused = status;
     return fw_fail(error, status, "calibrating %s: %.900s",
                    model_weight(pupil->model, weight)->name, why.message);
 }
@@ -59,8 +63,9 @@ static fw_status read_pass(const struct calibration *c, uint64_t pass, uint64_t 
 }
 
 fw_status calibration_run(const struct calibration *c, const fw_host *host,
-                          const fw_quantizer *quantizer, void *self, fw_error *error) {
-    struct pupil pupil = {quantizer, self, c->model};
+                          const fw_quantizer *quantizer, void *self, bool *refused,
+                          fw_error *error) {
+    struct pupil pupil = {quantizer, self, c->model, FW_OK};
     const struct model_observer observer = {&pupil, show};
     const uint64_t of_pass = (uint64_t)(c->batch * c->tokens);
     const uint64_t passes = (c->total + of_pass - 1) / of_pass;
@@ -73,6 +78,7 @@ fw_status calibration_run(const struct calibration *c, const fw_host *host,
                        (double)(passes * of_pass));
     }
     free(inputs);
+    *refused = pupil.refused != FW_OK;
     if (status == FW_OK) host->effect(host, "calibration_tokens", (double)(passes * of_pass));
     return status;
 }

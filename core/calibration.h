@@ -17,13 +17,16 @@ struct calibration {
     uint64_t total;              /* tokens to read, rounded up to whole passes */
 };
 
-/* Whether `self` wants rows of any matrix of the model. */
-bool calibration_is_wanted(const fw_quantizer *quantizer, void *self, const struct model *model);
+/* Whether `self` wants rows of any matrix of the model. Errors: what it says other than
+ * E_UNSUPPORTED. */
+fw_status calibration_is_wanted(const fw_quantizer *quantizer, void *self,
+                                const struct model *model, bool *wanted, fw_error *error);
 
 /* Have the model read sequences that lie evenly over the corpus, and show the quantizer what its
  * layers read. States the effect "calibration_tokens". Errors: the quantizer's, with the weight's
- * name; those of model_observe. */
+ * name, and then `refused` is set; those of model_observe. */
 fw_status calibration_run(const struct calibration *calibration, const fw_host *host,
-                          const fw_quantizer *quantizer, void *self, fw_error *error);
+                          const fw_quantizer *quantizer, void *self, bool *refused,
+                          fw_error *error);
 
 #endif

@@ -16,6 +16,7 @@ struct player {
     struct prediction_buffers *buffers;
     float *log_probabilities;
     double *row, *scratch;
+    uint32_t context[MOST_CONTEXT]; /* stays until the next row, as the row does */
     uint64_t told;  /* tokens of the stream that the cache knows, but for its first */
     uint64_t at;    /* position that is scored next */
     uint64_t begin; /* position that was scored first */
@@ -67,19 +68,18 @@ static double form_row(struct player *p) {
 }
 
 static fw_status state(struct player *p, uint64_t *digest, fw_error *error) {
-    uint32_t context[MOST_CONTEXT];
     const fw_cache *cache = cache_of(p);
     const double entropy = form_row(p);
     uint64_t n = FW_COVERS(cache, context_tokens) ? cache->context_tokens : 0;
     n = n > MOST_CONTEXT ? MOST_CONTEXT : n;
     n = n > p->at + 1 ? p->at + 1 : n;
-    for (uint64_t i = 0; i < n; i++) context[i] = p->play->tokens[p->at + 1 - n + i];
+    for (uint64_t i = 0; i < n; i++) p->context[i] = p->play->tokens[p->at + 1 - n + i];
     const fw_row row = {.struct_size = sizeof row,
                         .vocabulary = p->play->rows->vocabulary,
                         .position = p->at,
                         .probabilities = p->row,
                         .entropy = cache->needs_entropy ? entropy : -1,
-                        .context = context,
+                        .context = p->context,
                         .n_context = (uint32_t)n};
     fw_prediction stated;
     prediction_prepare(p->buffers, &stated);

@@ -62,8 +62,10 @@ static const struct core_key run_keys[] = {
     FLAG(
         "fit_size", "yes", run.fit_size,
         "when the artifact is too large, lower the rate of a quantizer that has one until it fits"),
-    COUNT("calibration_tokens", "65536", 1, "tokens", run.calibration_tokens,
-          "training tokens that a quantizer is shown, if it calibrates, before it packs"),
+    COUNT(
+        "calibration_tokens", "65536", 1, "tokens", run.calibration_tokens,
+        "training tokens that a quantizer is shown, if it calibrates, before it packs; rounded up "
+        "to whole batches of evaluation"),
     FLAG("deterministic", "no", run.deterministic,
          "the device decides nothing by timing, so that runs on it repeat bit for bit; a CPU "
          "repeats anyway"),

@@ -95,6 +95,7 @@ int main(int argc, char **argv) {
         return cache_child_main(argc - 1, argv + 1);
     waiting_limit_spinning(argv);
     (void)signal(SIGPIPE, SIG_IGN);
+    (void)signal(SIGCHLD, SIG_DFL); /* how children end is asked for, whoever started this one */
     if (argc < 2) {
         print_usage(stderr);
         return 2;

@@ -202,21 +202,13 @@ static bool scales_output(const struct layer *layer) {
     return layer->output != NO_WEIGHT && layer->attention_scale != NO_WEIGHT;
 }
 
-static fw_status observed_attention(const struct pass *pass, const struct layer *layer,
-                                    fw_attention_call *call) {
-    struct attention_observer observer = {pass, layer->first_weight, FW_OK};
-    attention_observe(&observer, call);
-    FW_TRY(layer->attention->forward(layer->self, call, pass->error));
-    return observer.status;
-}
-
 static fw_status attention_forward(const struct pass *pass, const struct layer *layer) {
     const struct model *model = pass->model;
     fw_tensor scaled;
     if (scales_output(layer))
         FW_TRY(scaled_weight(pass, layer->output, layer->attention_scale, &scaled));
     fw_attention_call call = attention_call(pass, layer);
-    if (pass->observer != NULL) return observed_attention(pass, layer, &call);
+    if (pass->observer != NULL) return attention_observed(pass, layer, &call);
     if (pass->decoding == NULL) return layer->attention->forward(layer->self, &call, pass->error);
     fw_attention_state *state = &pass->decoding->states[layer - model->layer];
     return layer->attention->decode(layer->self, state, &call, pass->error);

@@ -1,4 +1,5 @@
 /* What linear layers read, brought to the host: the rows of a pass, one layer after the other. */
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "element.h"
@@ -26,6 +27,15 @@ static bool is_matrix_for(const fw_tensor *rows, const fw_weight *weight) {
            rows->stride[0] == rows->shape[1] && fw_dtype_size(rows->dtype) > 0;
 }
 
+/* Of one layer's attention plugin. */
+struct attention_observer {
+    const struct pass *pass;
+    const struct layer *layer;
+    char who[160]; /* begins a sentence about it */
+    bool heard;
+    fw_status status;
+};
+
 fw_status observe_rows(const struct pass *pass, uint32_t weight, const fw_tensor *rows) {
     const struct model_observer *observer = pass->observer;
     const struct model *model = pass->model;
@@ -44,13 +54,32 @@ fw_status observe_rows(const struct pass *pass, uint32_t weight, const fw_tensor
 
 static void hear(void *context, uint32_t weight, const fw_tensor *rows) {
     struct attention_observer *observer = context;
-    if (observer->status == FW_OK)
-        observer->status = observe_rows(observer->pass, observer->first_weight + weight, rows);
+    if (observer->status != FW_OK) return;
+    observer->heard = true;
+    if (weight >= observer->layer->n_attention)
+        observer->status = fw_fail(observer->pass->error, FW_E_PROTOCOL,
+                                   "%sit shows what weight %u reads, of %u that it has",
+                                   observer->who, weight, observer->layer->n_attention);
+    else
+        observer->status =
+            observe_rows(observer->pass, observer->layer->first_weight + weight, rows);
 }
 
-void attention_observe(struct attention_observer *observer, fw_attention_call *call) {
+fw_status attention_observed(const struct pass *pass, const struct layer *layer,
+                             fw_attention_call *call) {
+    const struct model *model = pass->model;
+    const int64_t index = layer - model->layer;
+    struct attention_observer observer = {.pass = pass, .layer = layer};
+    (void)snprintf(observer.who, sizeof observer.who,
+                   "layer %lld: attention plugin %.100s: ", (long long)index,
+                   model->options.experiment->attention[index].entry->plugin->id);
     call->observe = hear;
-    call->observe_context = observer;
+    call->observe_context = &observer;
+    FW_TRY(layer->attention->forward(layer->self, call, pass->error));
+    if (observer.status != FW_OK || observer.heard) return observer.status;
+    return fw_fail(pass->error, FW_E_PROTOCOL,
+                   "%sit shows nothing of what its matrices read, so that nobody can calibrate",
+                   observer.who);
 }
 
 fw_status plan_observation(const struct model *model, int64_t batch, int64_t tokens,

@@ -40,14 +40,10 @@ fw_tensor pass_vector(const struct pass *pass, float *data);
  * cannot read that. */
 fw_status observe_rows(const struct pass *pass, uint32_t weight, const fw_tensor *rows);
 
-/* The same through an attention plugin, whose `call` gets what it needs for it; how that went is in
- * `status` afterwards. */
-struct attention_observer {
-    const struct pass *pass;
-    uint32_t first_weight;
-    fw_status status;
-};
-void attention_observe(struct attention_observer *observer, fw_attention_call *call);
+/* The layer's attention, which tells what its matrices read. E_PROTOCOL: it tells nothing, or of a
+ * weight that it does not have. */
+fw_status attention_observed(const struct pass *pass, const struct layer *layer,
+                             fw_attention_call *call);
 
 /* Whether the attention of each layer takes part. */
 fw_status plan_observation(const struct model *model, int64_t batch, int64_t tokens,

@@ -156,12 +156,19 @@ fw_status pack_check(const struct experiment *experiment, const fw_host *host,
     return status;
 }
 
+static fw_status ask_quantizer(const struct packer *packer, const struct experiment *experiment,
+                               bool *wanted, fw_error *error) {
+    fw_error why = {.struct_size = sizeof why};
+    const fw_status status = calibration_is_wanted(packer->quantizer, packer->quantizer_self,
+                                                   packer->model, wanted, &why);
+    return status == FW_OK ? FW_OK : choice_fail(&experiment->quantize, status, why.message, error);
+}
+
 fw_status pack_wants_calibration(const struct experiment *experiment, const fw_host *host,
                                  const struct model *model, bool *wanted, fw_error *error) {
     struct packer packer;
-    const fw_status status = packer_open(&packer, experiment, host, model, error);
-    if (status == FW_OK)
-        *wanted = calibration_is_wanted(packer.quantizer, packer.quantizer_self, model);
+    fw_status status = packer_open(&packer, experiment, host, model, error);
+    if (status == FW_OK) status = ask_quantizer(&packer, experiment, wanted, error);
     packer_close(&packer);
     return status;
 }
@@ -258,18 +265,22 @@ static fw_status pack_once(struct fitting *fitting, struct pack_result *result, 
     return FW_OK;
 }
 
+/* Before its first plan. What the quantizer says to rows is its own; all else is the model's. */
 static fw_status calibrate(struct packer *packer, const struct pack_options *options,
                            double *seconds, fw_error *error) {
     const struct plugin_choice *choice = &options->experiment->quantize;
     fw_error why = {.struct_size = sizeof why};
-    if (options->calibration == NULL ||
-        !calibration_is_wanted(packer->quantizer, packer->quantizer_self, options->model))
-        return FW_OK;
+    bool wanted = false, refused = false;
+    if (options->calibration == NULL) return FW_OK;
+    FW_TRY(ask_quantizer(packer, options->experiment, &wanted, error));
+    if (!wanted) return FW_OK;
     const double begin = clock_seconds();
     const fw_status status = calibration_run(options->calibration, options->host, packer->quantizer,
-                                             packer->quantizer_self, &why);
+                                             packer->quantizer_self, &refused, &why);
     *seconds = clock_seconds() - begin;
-    return status == FW_OK ? FW_OK : choice_fail(choice, status, why.message, error);
+    if (status == FW_OK) return FW_OK;
+    return refused ? choice_fail(choice, status, why.message, error)
+                   : fw_fail(error, status, "%s", why.message);
 }
 
 fw_status pack_weights(const struct pack_options *options, struct artifact *artifact,

@@ -65,11 +65,13 @@ static fw_status open_training_text(struct session *session, const struct token_
     FW_TRY(session_open_tokenizer(session, error));
     FW_TRY(session_open_training(session, error));
     FW_TRY(session_open_validation(session, error));
-    if (session->table->vocabulary == table->vocabulary) return FW_OK;
+    if (memcmp(session->table->fingerprint, table->fingerprint, sizeof table->fingerprint) == 0)
+        return FW_OK;
     return fw_fail(error, FW_E_CONFIG,
-                   "the weights are of a model of %u tokens, the tokenizer has %u; calibration "
-                   "takes the tokenizer that trained",
-                   table->vocabulary, session->table->vocabulary);
+                   "tokenizer %s (%u tokens) is not the one that these weights were trained with "
+                   "(%u tokens), which calibration takes",
+                   session->experiment->tokenizer.entry->plugin->id, session->table->vocabulary,
+                   table->vocabulary);
 }
 
 /* What a quantizer that wants it sees of the model: training text alone. */

@@ -36,12 +36,14 @@ static cJSON *score_object(const struct evaluate_result *result, const struct sc
     return object;
 }
 
-static void add_stream_check(cJSON *scores, const struct stream_check *check) {
+static void add_stream_check(cJSON *scores, const struct evaluate_result *result) {
+    const struct stream_check *check = &result->check;
     cJSON *object = cJSON_AddObjectToObject(scores, "stream_check");
     (void)cJSON_AddNumberToObject(object, "targets", (double)check->stream.targets);
     (void)cJSON_AddNumberToObject(object, "stream_bpb", check->stream.bpb);
     (void)cJSON_AddNumberToObject(object, "sliding_bpb", check->sliding.bpb);
     (void)cJSON_AddNumberToObject(object, "seconds", check->seconds);
+    add_validity(object, result, &result->model);
 }
 
 static void add_scores(cJSON *receipt, const struct session *session, const struct report *report) {
@@ -56,7 +58,7 @@ static void add_scores(cJSON *receipt, const struct session *session, const stru
         [EVAL_PLAIN] = "plain", [EVAL_SLIDING] = "sliding", [EVAL_STREAM] = "stream"};
     (void)cJSON_AddItemToObject(scores, modes[session->experiment->eval.mode],
                                 score_object(&report->final, &report->final.model));
-    if (report->final.check.made) add_stream_check(scores, &report->final.check);
+    if (report->final.check.made) add_stream_check(scores, &report->final);
     if (!report->final.model.fair)
         (void)cJSON_AddItemToObject(scores, "sliding_fair",
                                     score_object(&report->final, &report->final.fair_model));

@@ -148,16 +148,18 @@ static void mode_label(const struct experiment *experiment, int64_t mode, char l
 
 /* A stream is another score than sliding windows give: how far apart they are, on some tokens. */
 static void print_stream_check(const struct experiment *experiment,
-                               const struct stream_check *check) {
+                               const struct evaluate_result *result) {
+    const struct stream_check *check = &result->check;
+    const char *mark = report_is_invalid(result, &result->model, NULL) ? "INVALID; " : "";
     char label[LABEL_BYTES], mode[LABEL_BYTES], count[TEXT_COMMAS_BYTES], remark[96];
-    (void)snprintf(remark, sizeof remark, "on the first %s tokens",
+    (void)snprintf(remark, sizeof remark, "%son the first %s tokens", mark,
                    text_with_commas(check->stream.targets + 1, count));
     mode_label(experiment, EVAL_STREAM, mode);
     (void)snprintf(label, sizeof label, "  %.40s", mode);
     report_print_score(label, &check->stream, remark);
     mode_label(experiment, EVAL_SLIDING, mode);
     (void)snprintf(label, sizeof label, "  %.40s", mode);
-    (void)snprintf(remark, sizeof remark, "on the same; %+.4f (%.1f s)",
+    (void)snprintf(remark, sizeof remark, "%son the same; %+.4f (%.1f s)", mark,
                    check->sliding.bpb - check->stream.bpb, check->seconds);
     report_print_score(label, &check->sliding, remark);
 }
@@ -170,7 +172,7 @@ void report_print_model(const struct experiment *experiment, const struct evalua
         report_print_score(faithful, &result->model, remark_of(result, &result->model, remark));
     }
     report_print_score(label, &result->fair_model, remark_of(result, &result->fair_model, remark));
-    if (result->check.made) print_stream_check(experiment, &result->check);
+    if (result->check.made) print_stream_check(experiment, result);
 }
 
 void report_print_caches(const struct experiment *experiment,

@@ -34,7 +34,7 @@ struct report_totals {
     double strict, customary;
 };
 
-enum { REPORT_EFFECTS = 64 };
+enum { REPORT_EFFECTS = 256 + 16 }; /* what a host notes of plugins, and those of a run itself */
 
 struct report_effect {
     char name[64];

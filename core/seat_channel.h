@@ -4,9 +4,9 @@
  * Requests are numbered from 1 and answered in order. They take turns on the slots: the host writes
  * `ask`, the child writes `say`. That there are several lets the host post one request (what a
  * scored token was) and go on to the next (a row) without waiting for the answer to the first; that
- * there are four, that a row stays what it is until then, as fairway/cache.h says. Whoever waits
- * spins briefly and then sleeps; where spinning was of no use lately, as on a machine with other
- * work, it sleeps at once.
+ * there are four, that this goes on where a row must stay what it is until then (fairway/cache.h):
+ * the next one seldom takes its slot. Whoever waits spins briefly and then sleeps; where spinning
+ * was of no use lately, as on a machine with other work, it sleeps at once.
  *
  *     head | ask context row bulk | say tokens values dense bulk | (the next slot's nine) |
  *

@@ -7,7 +7,7 @@
 #include "registry.h"
 #include "workspace.h"
 
-enum { SEAT_V = 64, SEAT_SEED = 1234 }; /* the seed: of a cache that is apart */
+enum { SEAT_V = 65, SEAT_SEED = 1234 }; /* the seed: of a cache that is apart */
 
 struct seat {
     struct registry *registry;

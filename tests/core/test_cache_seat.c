@@ -273,6 +273,44 @@ static void test_the_host_is_hidden(void **state) {
     assert_int_equal(prctl(PR_GET_DUMPABLE, 0, 0, 0, 0), 1);
 }
 
+/* ---- rows ---- */
+
+/* What a row points to stays until the next is asked about, here and apart, also where an
+ * unverified form is asked about every token in between: SEAT_V + 3 requests, which end in the same
+ * slot. */
+static void test_rows_stay(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        const bool unverified = i % 2 == 1;
+        struct seat seat;
+        double nats;
+        seat_find(&seat, unverified ? "broken_unverified" : "broken", i >= 2, 10,
+                  (const char *const[]){"way=look_back", NULL});
+        assert_ok(seat_open(&seat, test_host(NULL), unverified), &seat.error);
+        for (uint32_t t = 0; t < 12; t++)
+            assert_ok(seat_score(&seat, t % SEAT_V, &nats), &seat.error);
+        assert_ok(cache_stream_end(seat.stream, &seat.error), &seat.error);
+        seat_close(&seat);
+    }
+}
+
+/* The last update's error is the cache's, as that of any other. */
+static void test_an_error_at_the_end(void **state) {
+    (void)state;
+    for (int apart = 0; apart < 2; apart++) {
+        struct seat seat;
+        double nats;
+        seat_find(&seat, "broken", apart == 1, 10,
+                  (const char *const[]){"way=update_internal", "at=2", NULL});
+        assert_ok(seat_open(&seat, test_host(NULL), false), &seat.error);
+        fw_status status = FW_OK;
+        for (uint32_t t = 0; t < 3 && status == FW_OK; t++) status = seat_score(&seat, t, &nats);
+        if (status == FW_OK) status = cache_stream_end(seat.stream, &seat.error);
+        assert_fails(status, FW_E_PROTOCOL, &seat.error, "position 2", "full of itself");
+        seat_close(&seat);
+    }
+}
+
 /* ---- ends ---- */
 
 /* How it ended is known as often as somebody asks: an answer may have come before. */
@@ -352,6 +390,8 @@ int main(int argc, char **argv) {
     if (argc > 1 && strcmp(argv[1], CACHE_CHILD_VERB) == 0)
         return cache_child_main(argc - 1, argv + 1);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_rows_stay),
+        cmocka_unit_test(test_an_error_at_the_end),
         cmocka_unit_test(test_the_same_scores),
         cmocka_unit_test(test_tokens_travel),
         cmocka_unit_test(test_states_travel),

@@ -59,9 +59,9 @@ static void check(const struct expected *expected, bool apart) {
 static const struct expected wrong[] = {
     {"nan", "position 5: ", "mass of token 6 is nan", true, FW_E_PROTOCOL, NULL},
     {"inf", "position 5: ", "gain of token 6 is inf", true, FW_E_PROTOCOL, NULL},
-    {"outside", "position 5: ", "token 64", true, FW_E_PROTOCOL, NULL},
+    {"outside", "position 5: ", "token 65", true, FW_E_PROTOCOL, NULL},
     {"twice", "position 5: ", "token 6 twice", true, FW_E_PROTOCOL, NULL},
-    {"too_many", "position 5: ", "65 tokens, more than the 64", true, FW_E_PROTOCOL, NULL},
+    {"too_many", "position 5: ", "66 tokens, more than the 65", true, FW_E_PROTOCOL, NULL},
     {"heavy", "position 5: ", "1.25", true, FW_E_PROTOCOL, NULL},
     {"form", "position 5: ", "form 77", true, FW_E_PROTOCOL, NULL},
     {"dense_nan", "position 5: ", "token 3 is nan", true, FW_E_PROTOCOL, NULL},

@@ -233,7 +233,7 @@ static void observing_changes_nothing(void **state) {
     close_fixture(&f);
 }
 
-/* An attention plugin that plans everything but this. */
+/* An attention plugin that does not take part. */
 static const fw_attention *original;
 
 static fw_status plan_all_else(void *self, uint32_t phase, int64_t batch, int64_t tokens,
@@ -242,32 +242,57 @@ static fw_status plan_all_else(void *self, uint32_t phase, int64_t batch, int64_
     return original->plan(self, phase, batch, tokens, plan, why);
 }
 
-static void attention_may_not_calibrate(void **state) {
-    (void)state;
+static fw_status show_nothing(void *self, const fw_attention_call *call, fw_error *why) {
+    fw_attention_call silent = *call;
+    silent.observe = NULL;
+    return original->forward(self, &silent, why);
+}
+
+static fw_status show_too_much(void *self, const fw_attention_call *call, fw_error *why) {
+    FW_TRY(show_nothing(self, call, why));
+    if (call->observe != NULL) call->observe(call->observe_context, call->n_weights, &call->input);
+    return FW_OK;
+}
+
+/* Layer 3 has `plan` and `forward`; observing then fails with these words. */
+static void refuse_attention(fw_status (*plan)(void *, uint32_t, int64_t, int64_t,
+                                               fw_attention_plan *, fw_error *),
+                             fw_status (*forward)(void *, const fw_attention_call *, fw_error *),
+                             fw_status expected, const char *words, const char *more) {
     struct fixture f;
     open_fixture(&f);
     struct plugin_choice *choice = &f.session.experiment->attention[3];
+    const struct registry_entry *kept = choice->entry;
     original = choice->entry->plugin->vtable;
     fw_attention vtable = *original;
     fw_plugin plugin = *choice->entry->plugin;
     struct registry_entry entry = *choice->entry;
-    const struct registry_entry *kept = choice->entry;
-    vtable.plan = plan_all_else;
+    if (plan != NULL) vtable.plan = plan;
+    if (forward != NULL) vtable.forward = forward;
     plugin.vtable = &vtable;
     entry.plugin = &plugin;
     choice->entry = &entry;
     model_destroy(f.model);
-    f.model = NULL;
     make_model(&f);
     infer(&f, f.base); /* all else works */
+    f.seen.model = f.model;
     const struct model_observer observer = {&f.seen, keep};
-    assert_fails(model_observe(f.model, f.inputs, BATCH, TOKENS, &observer, &error),
-                 FW_E_UNSUPPORTED, &error, "layer 3: attention plugin xsa cannot calibrate",
-                 "no rows of mine are shown");
+    assert_fails(model_observe(f.model, f.inputs, BATCH, TOKENS, &observer, &error), expected,
+                 &error, words, more);
     model_destroy(f.model);
     f.model = NULL;
     choice->entry = kept;
     close_fixture(&f);
+}
+
+static void attention_may_not_calibrate(void **state) {
+    (void)state;
+    refuse_attention(plan_all_else, NULL, FW_E_UNSUPPORTED,
+                     "layer 3: attention plugin xsa cannot calibrate", "no rows of mine are shown");
+    refuse_attention(NULL, show_nothing, FW_E_PROTOCOL, "layer 3: attention plugin xsa",
+                     "shows nothing");
+    refuse_attention(NULL, show_too_much, FW_E_PROTOCOL, "layer 3: attention plugin xsa",
+                     "of 5 that it has");
 }
 
 /* ---- what a quantizer is shown ---- */
@@ -276,6 +301,7 @@ static void attention_may_not_calibrate(void **state) {
 static struct pupil {
     uint32_t wanted, fails_at;
     int asked;
+    bool unasked; /* fails when asked */
     int64_t rows;
     double sum;
 } pupil;
@@ -283,6 +309,7 @@ static struct pupil {
 static fw_status look(void *self, uint32_t index, const float *rows, int64_t n_rows,
                       int64_t n_columns, fw_error *why) {
     struct pupil *p = self;
+    if (n_rows == 0 && p->unasked) return fw_fail(why, FW_E_MEMORY, "no room for an answer");
     if (n_rows == 0) p->asked++;
     if (index != p->wanted) return fw_fail(why, FW_E_UNSUPPORTED, "not this one");
     if (n_rows > 0 && index == p->fails_at) return fw_fail(why, FW_E_NUMERIC, "too large to count");
@@ -294,52 +321,73 @@ static fw_status look(void *self, uint32_t index, const float *rows, int64_t n_r
 static const fw_quantizer calibrating = {.struct_size = sizeof calibrating, .observe = look};
 static const fw_quantizer plain = {.struct_size = sizeof plain};
 
-static struct corpus *make_corpus(uint32_t seed) {
+/* Random tokens, others from `changed` to `changed` + CORPUS / 10. */
+static struct corpus *make_corpus(uint64_t changed) {
     static uint16_t tokens[CORPUS];
     struct corpus *corpus = NULL;
-    test_random random = {seed};
-    for (int i = 0; i < CORPUS; i++) tokens[i] = (uint16_t)test_below(&random, VOCABULARY);
+    test_random random = {5};
+    for (uint64_t i = 0; i < CORPUS; i++) {
+        const uint16_t token = (uint16_t)test_below(&random, VOCABULARY);
+        const bool other = i >= changed && i < changed + CORPUS / 10;
+        tokens[i] = other ? (uint16_t)((token + 1) % VOCABULARY) : token;
+    }
     assert_ok(corpus_of_tokens(tokens, CORPUS, &corpus, &error), &error);
     return corpus;
 }
 
+static bool refused; /* by the quantizer */
+
 static fw_status run(struct fixture *f, const struct corpus *corpus, uint64_t total) {
     const struct calibration calibration = {f->model, BATCH, TOKENS, corpus, total};
-    return calibration_run(&calibration, f->session.services, &calibrating, &pupil, &error);
+    return calibration_run(&calibration, f->session.services, &calibrating, &pupil, &refused,
+                           &error);
+}
+
+static bool is_wanted(const struct fixture *f, const fw_quantizer *quantizer) {
+    bool wanted = true;
+    assert_ok(calibration_is_wanted(quantizer, &pupil, f->model, &wanted, &error), &error);
+    return wanted;
 }
 
 static void only_who_wants_is_asked_for_more(void **state) {
     (void)state;
     struct fixture f;
+    bool wanted = false;
     open_fixture(&f);
     pupil = (struct pupil){.wanted = UINT32_MAX};
-    assert_false(calibration_is_wanted(&plain, &pupil, f.model));
+    assert_false(is_wanted(&f, &plain));
     assert_int_equal(pupil.asked, 0);
-    assert_false(calibration_is_wanted(&calibrating, &pupil, f.model));
+    assert_false(is_wanted(&f, &calibrating));
     assert_true(pupil.asked > 5 * 6);
     pupil.wanted = 0;
-    assert_true(calibration_is_wanted(&calibrating, &pupil, f.model));
+    assert_true(is_wanted(&f, &calibrating));
     assert_true(pupil.rows == 0);
+    pupil.unasked = true; /* an error is no answer */
+    assert_fails(calibration_is_wanted(&calibrating, &pupil, f.model, &wanted, &error), FW_E_MEMORY,
+                 &error, model_weight(f.model, 0)->name, "no room for an answer");
     close_fixture(&f);
 }
 
-/* Whole passes of at least so many tokens, over the whole corpus, the same each time. */
+static double sum_of_calibration(struct fixture *f, uint64_t changed) {
+    struct corpus *corpus = make_corpus(changed);
+    pupil = (struct pupil){.wanted = 0, .fails_at = UINT32_MAX};
+    assert_ok(run(f, corpus, 5 * ROWS + 1), &error);
+    assert_int_equal(pupil.rows, 6 * ROWS);
+    corpus_close(corpus);
+    return pupil.sum;
+}
+
+/* Whole passes of at least so many tokens, over the whole corpus, the same each time: what changes
+ * in any tenth of the corpus is seen. */
 static void the_corpus_is_read_evenly(void **state) {
     (void)state;
     struct fixture f;
-    double sums[3];
     open_fixture(&f);
     assert_ok(model_set_weights(f.model, f.weights, &error), &error);
-    for (uint32_t i = 0; i < 3; i++) {
-        struct corpus *corpus = make_corpus(i == 2 ? 6 : 5);
-        pupil = (struct pupil){.wanted = 0, .fails_at = UINT32_MAX};
-        assert_ok(run(&f, corpus, 5 * ROWS + 1), &error);
-        assert_int_equal(pupil.rows, 6 * ROWS);
-        sums[i] = pupil.sum;
-        corpus_close(corpus);
-    }
-    assert_true(sums[0] == sums[1]);
-    assert_true(sums[0] != sums[2]);
+    const double sum = sum_of_calibration(&f, CORPUS);
+    assert_true(sum == sum_of_calibration(&f, CORPUS));
+    for (uint64_t tenth = 0; tenth < 10; tenth++)
+        assert_true(sum != sum_of_calibration(&f, tenth * CORPUS / 10));
     close_fixture(&f);
 }
 
@@ -348,10 +396,11 @@ static void a_quantizer_that_fails_is_named(void **state) {
     struct fixture f;
     open_fixture(&f);
     assert_ok(model_set_weights(f.model, f.weights, &error), &error);
-    struct corpus *corpus = make_corpus(5);
+    struct corpus *corpus = make_corpus(CORPUS);
     pupil = (struct pupil){.wanted = 0, .fails_at = 0};
     assert_fails(run(&f, corpus, ROWS), FW_E_NUMERIC, &error, model_weight(f.model, 0)->name,
                  "too large to count");
+    assert_true(refused);
     corpus_close(corpus);
     close_fixture(&f);
 }

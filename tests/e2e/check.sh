@@ -83,3 +83,10 @@ lacks 'audit:' off.txt "an audit that is off"
   --set eval.audit_seed=99 >full.txt
 grep -q '^audit: probe, verdict, positions (seed 99, ' full.txt || fail "another seed than was asked for"
 grep -q '^  model.document-edges  *pass' full.txt || fail "a full audit has edges"
+
+# What a row points to stays until the next one: a cache that looks back says so where it does not.
+broken=$(cd "$(dirname "$fairway")/../lib/broken" && pwd)
+for isolate in no yes; do
+  "$fairway" check --cache broken --plugin-dir "$broken" --set cache.way=look_back --set eval.isolate=$isolate >back.txt ||
+    { cat back.txt; fail "check changes a row that a cache may still look at, isolate = $isolate"; }
+done
